@@ -18,11 +18,11 @@ from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.requests import ReconcileRequest
 from controller.domain.apps.status import AppStatus, Event
 from controller.domain.apps.usage import Usage
-from controller.domain.names import PLATFORM, AppName
+from controller.domain.names import AppName
 from controller.domain.people.roles import Principal
 from controller.domain.runs.run import RunCount
 from controller.ports import Store
-from controller.web.api.platform.refusals import unknown_app
+from controller.web.api.platform.refusals import require_app
 from controller.web.context import context, principal, query
 from controller.web.pages.app_history import ENTRIES, shown_history
 from controller.web.pages.branch_previews import (
@@ -49,7 +49,6 @@ from controller.web.pages.words import (
     told,
     told_about,
 )
-from controller.web.problems import RequestRefused
 from controller.web.query import QueryParameters
 
 #: What the buttons say once they have been pressed.
@@ -92,9 +91,7 @@ class AppLive:
     @classmethod
     def of(cls, store: Store, who: Principal, names: Mapping[str, str], asked: QueryParameters) -> AppLive:
         """Raises RequestRefused for an app that does not exist."""
-        app = AppName(names["name"])
-        if app != PLATFORM and not store.apps.has(app):
-            raise RequestRefused(unknown_app(app))
+        app = require_app(store, names["name"])
         return cls(app, gets_buttons(who, app))
 
     def read(self, store: Store) -> AppShown:

@@ -20,13 +20,12 @@ from controller.domain.people.roles import Principal
 from controller.domain.reasons import Reason
 from controller.domain.runs.webhooks import origin_of
 from controller.ports import Store
-from controller.web.api.platform.refusals import unknown_app
+from controller.web.api.platform.refusals import require_app
 from controller.web.context import context, principal, query
 from controller.web.pages.languages import N_, Language
 from controller.web.pages.live import live_page
 from controller.web.pages.meanings import MEANINGS
 from controller.web.pages.rendering import gets_buttons, render
-from controller.web.problems import RequestRefused
 from controller.web.query import QueryParameters
 
 CHANNELS: Final[Mapping[Channel, str]] = {
@@ -93,9 +92,7 @@ class NotificationsLive:
         cls, store: Store, who: Principal, names: Mapping[str, str], asked: QueryParameters
     ) -> NotificationsLive:
         """Raises RequestRefused for an app that does not exist."""
-        app = AppName(names["name"])
-        if app != PLATFORM and not store.apps.has(app):
-            raise RequestRefused(unknown_app(app))
+        app = require_app(store, names["name"])
         return cls(app, gets_buttons(who, app))
 
     def read(self, store: Store) -> tuple[ReceiverShown, ...]:

@@ -15,18 +15,17 @@ from flask import Response, current_app, request
 from controller.domain.apps.age_keys import sops_configuration
 from controller.domain.apps.owned_secrets import ChangeRecord, ChangeState, OwnedKey
 from controller.domain.apps.secret_uses import SecretUse
-from controller.domain.names import PLATFORM, AppName
+from controller.domain.names import AppName
 from controller.domain.people.roles import Principal
 from controller.domain.reasons import Reason
 from controller.ports import Store
-from controller.web.api.platform.refusals import unknown_app
+from controller.web.api.platform.refusals import require_app
 from controller.web.context import context, principal, query
 from controller.web.pages.flashes import Flash, redirect_saying
 from controller.web.pages.languages import N_, Language
 from controller.web.pages.live import live_page
 from controller.web.pages.meanings import MEANINGS
 from controller.web.pages.rendering import gets_buttons, render
-from controller.web.problems import RequestRefused
 from controller.web.query import QueryParameters
 
 CHANGES: Final = 10  # newest ones on the page
@@ -70,9 +69,7 @@ class SecretsLive:
         cls, store: Store, who: Principal, names: Mapping[str, str], asked: QueryParameters
     ) -> SecretsLive:
         """Raises RequestRefused for an app that does not exist, or that is none."""
-        app = AppName(names["name"])
-        if app == PLATFORM or not store.apps.has(app):
-            raise RequestRefused(unknown_app(app))
+        app = require_app(store, names["name"], or_platform=False)
         return cls(app, gets_buttons(who, app))
 
     def read(self, store: Store) -> SecretsShown:

@@ -7,8 +7,10 @@ from typing import Final
 
 from controller.domain.errors import Stalled
 from controller.domain.localizable import Localizable
+from controller.domain.names import PLATFORM, AppName
 from controller.domain.reasons import Reason
-from controller.web.problems import HttpProblem, ProblemKind
+from controller.ports import Store
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 _KINDS: Final = {
     Reason.UNKNOWN_COMPONENT: ProblemKind.NOT_FOUND,
@@ -32,6 +34,15 @@ def refusal(error: Stalled, app: str = "") -> HttpProblem | None:
         return unknown_app(app)
     kind = _KINDS.get(error.reason)
     return HttpProblem(kind, error.message, extra={"reason": error.reason}) if kind else None
+
+
+def require_app(store: Store, name: str, or_platform: bool = True) -> AppName:
+    """Return the name of an app that is there; that of the platform, too, unless not `or_platform`. Raises
+    RequestRefused."""
+    app = AppName(name)
+    if not (or_platform if app == PLATFORM else store.apps.has(app)):
+        raise RequestRefused(unknown_app(app))
+    return app
 
 
 def unknown_app(name: str) -> HttpProblem:

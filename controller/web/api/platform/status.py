@@ -17,7 +17,7 @@ from controller.domain.apps.spec import ComponentKind
 from controller.domain.apps.status import AppStatus, ComponentStatus
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.localizable import Localizable
-from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.names import AppName, ComponentName
 from controller.domain.people.roles import Act, Verdict, decide
 from controller.domain.units import rfc3339
 from controller.ports import Store
@@ -27,7 +27,7 @@ from controller.web.api.platform.admission import FORM, note
 from controller.web.api.platform.calling import answer_stalled, callers_platform
 from controller.web.api.platform.documents import summary_document
 from controller.web.api.platform.metrics import CONTENT_TYPE, CallCounts, render
-from controller.web.api.platform.refusals import unknown_app
+from controller.web.api.platform.refusals import require_app
 from controller.web.api.platform.stored import approved_revision
 from controller.web.bodies import read_json
 from controller.web.context import (
@@ -261,10 +261,7 @@ def _accepted(asked: Document, act: str) -> ResponseReturnValue:
 
 def known_app(store: Store, name: str) -> AppStatus:
     """Return the app. Raises RequestRefused."""
-    app = AppName(name)
-    if app != PLATFORM and not store.apps.has(app):
-        raise RequestRefused(unknown_app(name))
-    return store.apps.status(app)
+    return store.apps.status(require_app(store, name))
 
 
 def component_in(store: Store, app: str, component: str) -> tuple[AppStatus, ComponentStatus]:
