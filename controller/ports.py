@@ -547,9 +547,19 @@ class Objects(Protocol):
     ) -> StoredObject:
         """Store an object. Without `content_type`, it is guessed from the key."""
 
-    def copy(self, bucket: str, found: StoredObject, key: str) -> StoredObject:
-        """Copy an object of the bucket within the storage, as it was found: Stalled `ObjectMissing`, `ObjectChanged`
-        if it was replaced."""
+    def copy(self, bucket: str, found: StoredObject, key: str, into: str = "") -> StoredObject:
+        """Copy an object of the bucket within the storage, as it was found, to `key` in the bucket `into` ("": the
+        same one). Its content type and metadata go along. Stalled `ObjectMissing`, `ObjectChanged` if it was replaced."""
+
+    def begin_copy(self, bucket: str, found: StoredObject, key: str, into: str) -> str:
+        """Return the id of a new upload in parts to `key` in the bucket `into`, with content type and metadata of the
+        object `found` of `bucket`, for `copy_part`. Raises as `copy`."""
+
+    def copy_part(
+        self, bucket: str, found: StoredObject, upload: PendingUpload, number: int, start: int, size: int
+    ) -> Part:
+        """Copy `size` bytes of an object of `bucket`, from `start` on, as part `number` of an upload. Raises as `copy`,
+        and Stalled `UploadMissing`."""
 
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
         """Remove the objects; missing ones are fine."""

@@ -24,7 +24,14 @@ import pytest
 from controller.adapters.objects import S3Objects
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.secret import Secret
-from controller.domain.storage.box import AccountGrant, ObjectPage, Part, StorageAccount, StoredObject
+from controller.domain.storage.box import (
+    AccountGrant,
+    ObjectPage,
+    Part,
+    PendingUpload,
+    StorageAccount,
+    StoredObject,
+)
 from controller.domain.storage.keys import ancestors
 from controller.ports import Objects
 from tests.support.engines import unique
@@ -235,6 +242,64 @@ def test_an_object_is_copied_as_it_was_found(objects: Objects, bucket: str, key:
     objects.remove(bucket, [found.key])
     assert reason_of(lambda: objects.copy(bucket, found, key)) == "ObjectMissing"
     assert read(objects, bucket, key) == b"content"
+
+
+@pytest.fixture
+def other(objects: Objects) -> Iterator[str]:
+    name = f"t.{unique('preview')}.box"
+    objects.create_bucket(name)
+    yield name
+    objects.remove_bucket(name)
+
+
+def test_objects_of_any_name_are_copied_into_another_bucket(
+    objects: Objects, bucket: str, other: str
+) -> None:
+    for key in (*ODD_KEYS, LONG_KEY):
+        found = put(objects, bucket, key, key.encode())
+        copied = objects.copy(bucket, found, key, other)
+        assert (copied.key, copied.size, copied.etag) == (key, found.size, found.etag)
+        assert read(objects, other, key) == key.encode()
+    assert keys(objects, other) == keys(objects, bucket)
+    objects.remove(bucket, [LONG_KEY])
+    assert read(objects, other, LONG_KEY) == LONG_KEY.encode(), "a copy of its own"
+    nowhere = f"{other}.gone"
+    assert reason_of(lambda: objects.copy(bucket, found, "a", nowhere)) in ("BucketMissing", "ObjectMissing")
+    empty = put(objects, bucket, "empty", b"")
+    assert objects.copy(bucket, empty, "empty", other).size == 0
+
+
+def test_an_object_is_copied_in_parts_with_what_describes_it(
+    objects: Objects, bucket: str, other: str
+) -> None:
+    key, content = "users/анна/big +%.bin", os.urandom(5 * MEBIBYTE + 100)
+    described = {"content-type": "text/x-of-its-own", "x-amz-meta-made-by": "anna"}
+    found = objects.put_described(bucket, key, io.BytesIO(content), len(content), described)  # type: ignore[attr-defined]
+    upload = PendingUpload(0, other, key, found.size, 0.0, 0.0, objects.begin_copy(bucket, found, key, other))
+    second = objects.copy_part(bucket, found, upload, 2, 5 * MEBIBYTE, 100)
+    assert objects.parts(other, key, upload.upload) == (second,)
+    assert keys(objects, other) == []
+    first = objects.copy_part(bucket, found, upload, 1, 0, 5 * MEBIBYTE)
+    parts = objects.parts(other, key, upload.upload)
+    assert parts == (first, second)
+    stored = objects.complete_upload(other, key, upload.upload, parts)
+    with objects.open_described(other, stored) as (told, pieces):  # type: ignore[attr-defined]
+        assert b"".join(pieces) == content
+        assert described.items() <= dict(told).items()
+
+
+def test_a_copy_in_parts_ends_with_its_source(objects: Objects, bucket: str, other: str) -> None:
+    found = put(objects, bucket, "a", b"content")
+    upload = PendingUpload(0, other, "a", 7, 0.0, 0.0, objects.begin_copy(bucket, found, "a", other))
+    put(objects, bucket, "a", b"another")
+    assert reason_of(lambda: objects.copy_part(bucket, found, upload, 1, 0, 7)) == "ObjectChanged"
+    assert reason_of(lambda: objects.begin_copy(bucket, found, "a", other)) == "ObjectChanged"
+    objects.remove(bucket, ["a"])
+    assert reason_of(lambda: objects.copy_part(bucket, found, upload, 1, 0, 7)) == "ObjectMissing"
+    assert reason_of(lambda: objects.begin_copy(bucket, found, "a", other)) == "ObjectMissing"
+    objects.abort_upload(other, "a", upload.upload)
+    again = put(objects, bucket, "a", b"content")
+    assert reason_of(lambda: objects.copy_part(bucket, again, upload, 1, 0, 7)) == "UploadMissing"
 
 
 def test_removing_may_be_repeated(objects: Objects, bucket: str) -> None:

@@ -24,7 +24,7 @@ from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.accounts import web_account
-from controller.domain.storage.box import ObjectPage, Part, StorageAccess, StorageAccount, StoredObject
+from controller.domain.storage.box import ObjectPage, Part, PendingUpload, StorageAccess, StorageAccount, StoredObject
 
 PUBLIC_URL = "http://storage.test"
 INTERNAL_URL = "http://storage.internal.test"
@@ -246,11 +246,28 @@ class FakeObjects(_Switches):
         if self.server.full:
             raise Transient(Reason.STORAGE_FULL, "the disk of the storage is full")
 
-    def copy(self, bucket: str, found: StoredObject, key: str) -> StoredObject:
-        with self.open(bucket, found.key, found.etag) as pieces:
+    def copy(self, bucket: str, found: StoredObject, key: str, into: str = "") -> StoredObject:
+        target = into or bucket
+        with self.open_described(bucket, found) as (described, pieces):
             body = b"".join(pieces)
-        with self._request(bucket, write=True):
-            return self._store(bucket, key, body, found.etag)
+        with self._request(target, write=True):
+            self.server.described[target, key] = described
+            return self._store(target, key, body, found.etag)
+
+    def begin_copy(self, bucket: str, found: StoredObject, key: str, into: str) -> str:
+        with self.open_described(bucket, found) as (described, _):
+            pass
+        upload = self.begin_upload(into, key)
+        self.server.described[into, key] = described
+        return upload
+
+    def copy_part(
+        self, bucket: str, found: StoredObject, upload: PendingUpload, number: int, start: int, size: int
+    ) -> Part:
+        with self.open(bucket, found.key, found.etag) as pieces:
+            body = b"".join(pieces)[start : start + size]
+        self.put_part(upload.bucket, upload.key, upload.upload, number, body)
+        return Part(number, size, hashlib.md5(body).hexdigest())
 
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
         chosen = tuple(keys)

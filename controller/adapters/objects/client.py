@@ -46,7 +46,7 @@ from controller.domain.errors import ControllerError, Stalled
 from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
-from controller.domain.storage.box import ObjectPage, Part, StorageAccess, StoredObject
+from controller.domain.storage.box import ObjectPage, Part, PendingUpload, StorageAccess, StoredObject
 from controller.domain.storage.content_types import content_type_of
 
 PIECE: Final = 256 * 1024  # bytes that are read at once
@@ -185,9 +185,7 @@ class S3Objects:
     def open(self, bucket: str, key: str, etag: str = "") -> Iterator[Iterator[bytes]]:
         doing = Localizable("cannot read {bucket}/{key}", bucket=bucket, key=key)
         with translated(doing):
-            response = self._client.get_object(
-                bucket, key, request_headers={"If-Match": f'"{etag}"'} if etag else None
-            )
+            response = self._client.get_object(bucket, key, request_headers=_if_match(etag))
         try:
             yield _pieces(response, doing)
         finally:
@@ -200,9 +198,7 @@ class S3Objects:
         """Yield the headers that an object was stored with, and its content. Raises as `open`."""
         doing = Localizable("cannot read {bucket}/{key}", bucket=bucket, key=found.key)
         with translated(doing):
-            response = self._client.get_object(
-                bucket, found.key, request_headers={"If-Match": f'"{found.etag}"'} if found.etag else None
-            )
+            response = self._client.get_object(bucket, found.key, request_headers=_if_match(found.etag))
         try:
             yield _described(response.headers), _pieces(response, doing)
         finally:
@@ -271,11 +267,40 @@ class S3Objects:
             raise from_response(answer, doing)
         return answer
 
-    def copy(self, bucket: str, found: StoredObject, key: str) -> StoredObject:
+    def copy(self, bucket: str, found: StoredObject, key: str, into: str = "") -> StoredObject:
         source = CopySource(bucket, found.key, match_etag=found.etag)
         with translated(Localizable("cannot copy {bucket}/{key}", bucket=bucket, key=found.key)):
-            self._client.copy_object(bucket, key, source)
-            return _stored(self._client.stat_object(bucket, key))
+            self._client.copy_object(into or bucket, key, source)
+            return _stored(self._client.stat_object(into or bucket, key))
+
+    def begin_copy(self, bucket: str, found: StoredObject, key: str, into: str) -> str:
+        # A part names its source, an upload does not: so what describes the object is read and given again.
+        doing = Localizable("cannot copy {bucket}/{key}", bucket=bucket, key=found.key)
+        with translated(doing):
+            try:
+                there = self._client.stat_object(bucket, found.key)
+            except S3Error as error:
+                if error.response.status != 404:
+                    raise
+                message = Localizable("{doing}: there is no such object", doing=doing)
+                raise Stalled(Reason.OBJECT_MISSING, message) from error
+        if there.etag != found.etag:
+            raise Stalled(Reason.OBJECT_CHANGED, Localizable("{doing}: it was replaced", doing=doing))
+        return self.begin_upload(into, key, _described(there.metadata or {}))
+
+    def copy_part(
+        self, bucket: str, found: StoredObject, upload: PendingUpload, number: int, start: int, size: int
+    ) -> Part:
+        doing = Localizable("cannot copy {bucket}/{key}", bucket=bucket, key=found.key)
+        source = CopySource(bucket, found.key, match_etag=found.etag).gen_copy_headers()
+        span = {"x-amz-copy-source-range": f"bytes={start}-{start + size - 1}"}
+        query = {"partNumber": str(number), "uploadId": upload.upload}
+        with translated(doing):
+            answer = self._requests.send("PUT", upload.bucket, upload.key, query, {**source, **span})
+            etag = findtext(ElementTree.fromstring(answer.data), "ETag")  # noqa: S314 - from the storage
+        if not etag:  # an error can come after the status of a success
+            raise from_body(500, answer.data, doing)
+        return Part(number, size, etag.strip('"'))
 
     def remove(self, bucket: str, keys: Iterable[str]) -> None:
         pending = iter(keys)
@@ -444,6 +469,10 @@ def _part_list(parts: tuple[Part, ...]) -> bytes:
         SubElement(each, "PartNumber", str(part.number))
         SubElement(each, "ETag", f'"{part.etag}"')
     return getbytes(listed)
+
+
+def _if_match(etag: str) -> dict[str, str | list[str] | tuple[str]] | None:
+    return {"If-Match": f'"{etag}"'} if etag else None
 
 
 def _etag(answer: BaseHTTPResponse) -> str:

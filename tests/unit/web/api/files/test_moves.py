@@ -47,8 +47,8 @@ class Dying(FakeObjects):
         self.calls, self.after = calls, after
         self.lock = threading.Lock()
 
-    def copy(self, bucket: str, found: StoredObject, key: str) -> StoredObject:
-        copied: StoredObject = self._counted(lambda: FakeObjects.copy(self, bucket, found, key))
+    def copy(self, bucket: str, found: StoredObject, key: str, into: str = "") -> StoredObject:
+        copied: StoredObject = self._counted(lambda: FakeObjects.copy(self, bucket, found, key, into))
         return copied
 
     def remove(self, bucket: str, keys: Any) -> None:
@@ -211,8 +211,8 @@ def test_what_others_put_into_the_new_place_is_never_replaced(world: World) -> N
 class Replaced(FakeObjects):
     """Somebody uploads another file of the same name right after each copy."""
 
-    def copy(self, bucket: str, found: StoredObject, key: str) -> StoredObject:
-        copied = super().copy(bucket, found, key)
+    def copy(self, bucket: str, found: StoredObject, key: str, into: str = "") -> StoredObject:
+        copied = super().copy(bucket, found, key, into)
         self.put(bucket, found.key, io.BytesIO(b"newer"), 5)
         return copied
 

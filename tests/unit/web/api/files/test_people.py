@@ -132,8 +132,8 @@ def test_forms_delete_and_move(browser: Browser, objects: FakeObjects) -> None:
 class Replaced(FakeObjects):
     """Somebody uploads another file of the same name right after each copy."""
 
-    def copy(self, bucket: str, found: StoredObject, key: str) -> StoredObject:
-        copied = super().copy(bucket, found, key)
+    def copy(self, bucket: str, found: StoredObject, key: str, into: str = "") -> StoredObject:
+        copied = super().copy(bucket, found, key, into)
         self.put(bucket, found.key, io.BytesIO(b"newer"), 5)
         return copied
 
