@@ -549,7 +549,7 @@ class Objects(Protocol):
 
     def copy(self, bucket: str, found: StoredObject, key: str, into: str = "") -> StoredObject:
         """Copy an object of the bucket within the storage, as it was found, to `key` in the bucket `into` ("": the
-        same one). Its content type and metadata go along. Stalled `ObjectMissing`, `ObjectChanged` if it was replaced."""
+        same one), with its content type and metadata. Stalled `ObjectMissing`, `ObjectChanged` if it was replaced."""
 
     def begin_copy(self, bucket: str, found: StoredObject, key: str, into: str) -> str:
         """Return the id of a new upload in parts to `key` in the bucket `into`, with content type and metadata of the
@@ -582,6 +582,9 @@ class Objects(Protocol):
 
     def begin_upload(self, bucket: str, key: str) -> str:
         """Return the id of a new upload in parts."""
+
+    def uploads(self, bucket: str, key: str) -> tuple[str, ...]:
+        """Return the ids of uploads in parts of this key that are neither completed nor aborted."""
 
     def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
         """Return the parts of the upload that have arrived, by number. Stalled `UploadMissing`."""

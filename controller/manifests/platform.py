@@ -640,6 +640,7 @@ def _previews(raw: Mapping[str, Any], share: Limits) -> PreviewRules:
         limits=replace(part_of(share, most), **given),
         pull_requests="pullRequests" in raw,
         forks=raw.get("pullRequests") == "forks",
+        copies_boxes=raw["boxes"] == "copy",
         secrets=GivenSecrets(
             all=secrets == "inherit", names=frozenset(() if secrets in ("none", "inherit") else secrets)
         ),

@@ -15,6 +15,7 @@ from controller.domain.routing.app_links import PublicAddress, link_documents
 from controller.domain.runs.stage_slots import Use
 from controller.domain.secret import Secret
 from controller.ports import Clock, Engine, Models, Prober, Sources, Storage, Store, Ticks
+from controller.reconcile.box_copies import CopyMemory
 from controller.reconcile.builds import BuildLog, BuildTurns, no_build_log
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.gpu_leases import GpuLeases
@@ -44,6 +45,8 @@ class ReconcilerDeps:
     builds: BuildTurns = field(default_factory=BuildTurns)
     #: When old images and models of an app were last removed, on the monotonic clock.
     tidied: dict[AppName, float] = field(default_factory=dict)
+    #: How far copies of boxes are.
+    copies: CopyMemory = field(default_factory=CopyMemory)
     #: The resources that the components of each app may use, according to the manifests of the last pass.
     uses: dict[AppName, Use] = field(default_factory=dict)
     #: What must not appear in any log of an app, according to its last passes.

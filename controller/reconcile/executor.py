@@ -27,6 +27,7 @@ from controller.domain.apps.plan import (
     Action,
     AwaitReady,
     BuildImageAction,
+    CopyBox,
     CreateBucket,
     DrainWorkload,
     EnsureAccount,
@@ -74,6 +75,7 @@ from controller.ports import (
     Sources,
     Storage,
 )
+from controller.reconcile.box_copies import BoxCopies, CopyMemory, remove_bucket
 from controller.reconcile.bugs import as_transient
 from controller.reconcile.builds import BuildLog, Builds, no_build_log
 from controller.reconcile.catalog import Credentials
@@ -144,6 +146,7 @@ class Executor:
     finish_log: Callable[[str], object] = lambda id: None  # of a container that has stopped
     build_log: BuildLog = no_build_log
     tracer: Tracer = OFF
+    copies: CopyMemory = field(default_factory=CopyMemory)
 
     def apply(self, plan: Plan, context: ExecutionContext) -> tuple[ActionFailure, ...]:
         first = [group for group in plan.steps if isinstance(group[0], EnsureNetwork)]
@@ -293,6 +296,8 @@ class _Group:
         match action:
             case CreateBucket():
                 self._create_bucket(action)
+            case CopyBox():
+                self._copy_box(action)
             case UpdateBox():
                 self._save_box(action.record, BoxState.BOUND)
                 self._set_quota(action.record)
@@ -327,6 +332,22 @@ class _Group:
             ),
         )
 
+    def _copy_box(self, action: CopyBox) -> None:
+        record, source = action.record, action.source
+        copies = BoxCopies(self._do.storage, self._do.boxes, self._do.clock, self._do.copies, self._set_quota)
+        done = copies.copy(record, source, self._context.superseded)
+        self._do.boxes.record_access(self._do.storage.access())
+        self._record_event(
+            Reason.BOX_COPIED,
+            Localizable(
+                "box {box} is a copy of the one of {app}: {size} in {files} files",
+                box=record.box,
+                app=source.app,
+                size=about_size(done.size),
+                files=done.files,
+            ),
+        )
+
     def _set_quota(self, record: BoxRecord) -> None:
         if admin := self._do.storage.admin():
             admin.set_quota(record.bucket, record.capacity)
@@ -345,10 +366,9 @@ class _Group:
         self._record_event(Reason.DATA_KEPT, text, warn=True)
 
     def _remove_bucket(self, action: RemoveBucket) -> None:
-        """Remove a bucket. Its record is deleted last, so that none of our buckets is ever unknown."""
         record = action.record
-        self._do.storage.objects().remove_bucket(record.bucket)
-        self._do.boxes.forget(record.bucket)
+        remove_bucket(self._do.storage.objects(), self._do.boxes, record.bucket)
+        self._do.copies.progress.pop(record.bucket, None)
         self._record_event(
             Reason.DATA_REMOVED,
             Localizable(

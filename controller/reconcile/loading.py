@@ -49,6 +49,7 @@ from controller.domain.errors import ControllerError, Stalled, Transient, Waitin
 from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName, bucket_name
 from controller.domain.reasons import Reason
+from controller.domain.storage.planner import begins_as_copy
 from controller.manifests import load_app
 from controller.manifests.encrypted import NO_ACCESS, FileAccess
 from controller.manifests.reader import may_be_ours
@@ -56,6 +57,7 @@ from controller.ports import Revision, SourceFile
 from controller.reconcile.bugs import as_transient
 from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.models import ModelPins, ModelUpdate
+from controller.reconcile.observe import sources_of
 from controller.reconcile.resolve import Resolver, smoke_case
 from controller.reconcile.status_writer import StatusWriter
 from controller.sops import FileKeys
@@ -245,7 +247,7 @@ class CommitLoader:
         self.asks_later = False  # whether another pass has to look for a new commit
         self.news = ModelUpdate()  # about models
         self.secrets = SecretSources(deps, declared.name, ())  # of the commit that was resolved last
-        self._models = ModelPins(deps.models, self._bucket)
+        self._models = ModelPins(deps.models, self._bucket_of_model)
         self._images: Images | None = None  # that are deployed in place of those of Git
         self._newest: Images = ()  # that would be deployed if nothing held them
         self._spec: AppSpec | None = None  # for which these were chosen
@@ -452,6 +454,7 @@ class CommitLoader:
             ),
             prune=self._declared.prune,
             approved=commit_of(status_writer.before.approved_revision) == revision.commit,
+            boxes_of=self._boxes_of,
         )
 
     # --- images that are followed ------------------------------------------------------------------------------
@@ -532,6 +535,21 @@ class CommitLoader:
 
     def _bucket(self, box: str) -> str:
         return bucket_of(self._deps, self._declared.name, box)
+
+    @property
+    def _boxes_of(self) -> AppName | None:
+        preview = self._declared.preview
+        return preview.app if preview and preview.copies_boxes else None
+
+    def _bucket_of_model(self, box: str) -> str:
+        """Return the bucket of a box with a model. Raises Stalled `AwaitingBox` while the box is being copied: half of
+        a model must not be taken for it."""
+        sources = {record.box: record for record in sources_of(self._deps, self._boxes_of)}
+        name = ComponentName(box)
+        if begins_as_copy(self._deps.store.boxes.get(self._declared.name, name), sources.get(name)):
+            why = Localizable("it waits until the boxes of the preview are copied: {names}", names=box)
+            raise Stalled(Reason.AWAITING_BOX, why)
+        return self._bucket(box)
 
     def idle_timeouts(self, components: Iterable[DesiredComponent]) -> dict[ComponentName, float]:
         """Return the seconds until each component may be put to sleep, for those that ever are; see

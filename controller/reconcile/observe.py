@@ -10,6 +10,7 @@ from dataclasses import replace
 from controller.domain.apps.desired import DesiredApp
 from controller.domain.apps.observed import ObservedApp, ObservedBox, StorageFault
 from controller.domain.errors import Stalled, Transient
+from controller.domain.names import AppName
 from controller.domain.storage.accounts import account_prefix
 from controller.domain.storage.box import BoxRecord, BoxState
 from controller.reconcile.deps import ReconcilerDeps
@@ -30,7 +31,11 @@ def _observe(deps: ReconcilerDeps, desired: DesiredApp) -> ObservedApp:
         runs=bool(deps.store.runs.unfinished(app, limit=1)),
     )
     records = deps.store.boxes.of(app)
-    seen = replace(seen, boxes=tuple(ObservedBox(record) for record in records))
+    seen = replace(
+        seen,
+        boxes=tuple(ObservedBox(record) for record in records),
+        sources=sources_of(deps, desired.boxes_of),
+    )
     leaving = desired.disconnected and records and deps.settings.storage.gives_accounts
     if not desired.boxes and all(record.state is BoxState.KEPT for record in records) and not leaving:
         return seen  # nothing needs to be done there, so our own storage need not even run
@@ -44,7 +49,13 @@ def _observe(deps: ReconcilerDeps, desired: DesiredApp) -> ObservedApp:
 def _observe_storage(deps: ReconcilerDeps, seen: ObservedApp, records: tuple[BoxRecord, ...]) -> ObservedApp:
     present = deps.storage.objects().buckets()
     boxes = tuple(ObservedBox(record, record.bucket in present) for record in records)
-    return replace(seen, boxes=boxes, accounts=_accounts(deps, seen))
+    sources = tuple(record for record in seen.sources if record.bucket in present)
+    return replace(seen, boxes=boxes, sources=sources, accounts=_accounts(deps, seen))
+
+
+def sources_of(deps: ReconcilerDeps, app: AppName | None) -> tuple[BoxRecord, ...]:
+    """Return the boxes of the app whose boxes those of a preview begin as copies of."""
+    return tuple(each for each in deps.store.boxes.of(app) if each.state is BoxState.BOUND) if app else ()
 
 
 def _accounts(deps: ReconcilerDeps, seen: ObservedApp) -> frozenset[str]:

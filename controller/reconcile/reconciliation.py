@@ -18,7 +18,7 @@ from controller.domain.apps.gpu_plan import beside_itself, gpu_failures
 from controller.domain.apps.health import judge_app, judge_component
 from controller.domain.apps.history import AppliedRevision, ManifestText, shown_manifests
 from controller.domain.apps.observed import ObservedApp
-from controller.domain.apps.plan import BuildImageAction, Plan
+from controller.domain.apps.plan import BuildImageAction, CopyBox, Plan
 from controller.domain.apps.planner import pause_left, plan_app
 from controller.domain.apps.releases import commit_of, release
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
@@ -67,9 +67,10 @@ _FIRST_NEEDED = {
     Reason.AWAITING_IMAGE,
     Reason.WAITING_FOR_GPU,
     Reason.DEPENDENCY_NOT_READY,
+    Reason.AWAITING_BOX,
 }
 #: Reasons for which a component is held, and that its condition names.
-_HOLDING = {Reason.WAITING_FOR_GPU, Reason.DEPENDENCY_NOT_READY}
+_HOLDING = {Reason.WAITING_FOR_GPU, Reason.DEPENDENCY_NOT_READY, Reason.AWAITING_BOX}
 _LEAST_PAUSE = 5.0  # seconds between looks whether a component may sleep: each asks Git, too
 _TIDY_INTERVAL = 30.0  # seconds between two removals of what is old, while nothing changes
 _KEPT_BUILDS = 2  # of each image that is declared: the one in service and the one before it
@@ -231,6 +232,7 @@ def _executor(deps: ReconcilerDeps, gpu_leases: GpuLeases) -> Executor:
         deps.finish_log,
         deps.build_log,
         deps.tracer,
+        deps.copies,
     )
 
 
@@ -506,7 +508,7 @@ class Reconciliation:
                 if not failed or isinstance(failure.error, Superseded):
                     raise failure.error
             observed = observe(deps, desired)
-            if new or any(isinstance(action, BuildImageAction) for action in plan.actions):
+            if new or any(isinstance(action, (BuildImageAction, CopyBox)) for action in plan.actions):
                 desired = resolve()
             plan = _plan(deps, desired, observed, status_writer.status, status_writer.begun)
             gpu_leases.correct(observed, plan)

@@ -259,6 +259,8 @@ class Resolver:
                 found.note(component.name, ComponentKind.ML_COMPONENT, error)
             elif error.reason == Reason.MODEL_MISSING and route is None:
                 found.unresolved.append(awaiting_model(component, spec))
+            elif error.reason == Reason.AWAITING_BOX and route is None:
+                found.unresolved.append(Unresolved(component.name, error.reason, why, waiting=True))
             else:
                 found.miss(component.name, ComponentKind.ML_COMPONENT, error, why)
             return

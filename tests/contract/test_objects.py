@@ -473,6 +473,16 @@ def test_an_upload_in_parts(world: World, objects: Objects, bucket: str) -> None
     assert reason_of(lambda: objects.complete_upload(bucket, "big/file", upload, parts)) == "UploadMissing"
 
 
+def test_uploads_of_a_key_are_found_again(objects: Objects, bucket: str) -> None:
+    for key in ("a b/ф+%&.bin", "plain"):
+        begun = {objects.begin_upload(bucket, key) for _ in range(2)}
+        objects.begin_upload(bucket, f"{key}-of-another-name")
+        assert set(objects.uploads(bucket, key)) == begun
+        for upload in objects.uploads(bucket, key):
+            objects.abort_upload(bucket, key, upload)
+        assert objects.uploads(bucket, key) == ()
+
+
 def test_an_upload_with_a_part_missing_goes_on(world: World, objects: Objects, bucket: str) -> None:
     upload = objects.begin_upload(bucket, "big/file")
     send_part(world, objects, bucket, upload, 1, b"content")

@@ -24,7 +24,14 @@ from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.accounts import web_account
-from controller.domain.storage.box import ObjectPage, Part, PendingUpload, StorageAccess, StorageAccount, StoredObject
+from controller.domain.storage.box import (
+    ObjectPage,
+    Part,
+    PendingUpload,
+    StorageAccess,
+    StorageAccount,
+    StoredObject,
+)
 
 PUBLIC_URL = "http://storage.test"
 INTERNAL_URL = "http://storage.internal.test"
@@ -338,6 +345,11 @@ class FakeObjects(_Switches):
         if found is None or (found.bucket, found.key) != (bucket, key):
             raise Stalled(Reason.UPLOAD_MISSING, f"there is no upload {upload} of {bucket}/{key}")
         return found
+
+    def uploads(self, bucket: str, key: str) -> tuple[str, ...]:
+        with self._request(bucket):
+            there = self.server.uploads.items()
+            return tuple(id for id, each in there if (each.bucket, each.key) == (bucket, key))
 
     def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
         with self._request(bucket):

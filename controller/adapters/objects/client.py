@@ -23,6 +23,7 @@ from minio.commonconfig import CopySource
 from minio.datatypes import (
     CompleteMultipartUploadResult,
     ListAllMyBucketsResult,
+    ListMultipartUploadsResult,
     ListPartsResult,
     Object,
     parse_list_objects,
@@ -358,6 +359,12 @@ class S3Objects:
             sent = {**headers, "content-type": kind}
             answer = self._requests.send("POST", bucket, key, {"uploads": ""}, sent)
             return findtext(ElementTree.fromstring(answer.data), "UploadId", True) or ""  # noqa: S314 - as below
+
+    def uploads(self, bucket: str, key: str) -> tuple[str, ...]:
+        query = {"uploads": "", "prefix": key, "encoding-type": "url", "max-uploads": str(_BATCH)}
+        with translated(f"cannot list the uploads of {bucket}/{key}"):
+            found = ListMultipartUploadsResult(self._requests.send("GET", bucket, query=query))
+        return tuple(each.upload_id for each in found.uploads if each.object_name == key and each.upload_id)
 
     def parts(self, bucket: str, key: str, upload: str) -> tuple[Part, ...]:
         return tuple(self._parts(bucket, key, upload))

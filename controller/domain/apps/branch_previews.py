@@ -335,5 +335,12 @@ def _app_of(
         limits=rules.limits,
         owner="",
         previews=None,
-        preview=PreviewOf(app.name, app.repository, preview.ref, rules.secrets),
+        # Those who ask from another repository may not even read this one, much less the data of the app.
+        preview=PreviewOf(
+            app.name,
+            app.repository,
+            preview.ref,
+            rules.secrets,
+            copies_boxes=rules.copies_boxes and preview.ref.startswith(BRANCHES),
+        ),
     )

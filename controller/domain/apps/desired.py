@@ -136,6 +136,7 @@ class DesiredApp:
     approved: bool = False  # a person confirmed that everything may be removed at once
     disconnected: bool = False  # no PlatformApp names it: data is always kept
     is_preview: bool = False  # of a branch: with the end of it the data goes, too
+    boxes_of: AppName | None = None  # the app whose boxes those of this preview begin as copies of
 
     def moved(self, path: str, component: ComponentName | None) -> bool:
         """Return True if the commit gives this path to something else than `component` (None: the platform

@@ -117,6 +117,7 @@ class ObservedApp:
     pipelines: tuple[Pipeline, ...] = ()  # that can be run; sorted by name
     runs: bool = False  # some are queued or under way
     storage: StorageFault | None = None
+    sources: tuple[BoxRecord, ...] = ()  # the boxes of another app that those of this one begin as copies of
 
     def of(self, component: ComponentName) -> tuple[ObservedWorkload, ...]:
         return tuple(w for w in self.workloads if w.component == component)

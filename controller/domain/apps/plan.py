@@ -136,6 +136,16 @@ class CreateBucket:
 
 
 @dataclass(frozen=True)
+class CopyBox:
+    """Create the bucket if necessary, copy what the box `source` of another app has into it, and let it be a box like
+    others. As much as fits into its time: what is left is copied by the next passes."""
+
+    record: BoxRecord
+    source: BoxRecord
+    why: str
+
+
+@dataclass(frozen=True)
 class UpdateBox:
     """Change the capacity or reclaim policy, or record that the box is declared again."""
 
@@ -204,7 +214,14 @@ class PublishServices:
 
 
 StorageAction = (
-    CreateBucket | UpdateBox | KeepBucket | RemoveBucket | EnsureAccount | RemoveAccount | StageModel
+    CreateBucket
+    | CopyBox
+    | UpdateBox
+    | KeepBucket
+    | RemoveBucket
+    | EnsureAccount
+    | RemoveAccount
+    | StageModel
 )
 
 #: Groups that only remove consist of these actions.
@@ -282,6 +299,14 @@ def _describe_storage(action: StorageAction) -> str:
                 bucket=record.bucket,
                 capacity=about_size(record.capacity),
             )
+        case CopyBox(record=record, source=source):
+            return Localizable(
+                "copy box {app}/{box} into bucket {bucket} ({capacity})",
+                app=source.app,
+                box=source.box,
+                bucket=record.bucket,
+                capacity=about_size(record.capacity),
+            )
         case UpdateBox(record=record):
             return Localizable(
                 "update box {box} ({capacity}, {reclaim})",
@@ -346,7 +371,7 @@ def _about(action: Action) -> tuple[ComponentKind, ComponentName]:
             | RemoveWorkload(component=name)
         ):
             return ComponentKind.ML_COMPONENT, name
-        case CreateBucket() | UpdateBox() | KeepBucket() | RemoveBucket():
+        case CreateBucket() | CopyBox() | UpdateBox() | KeepBucket() | RemoveBucket():
             return ComponentKind.DATA_BOX, action.record.box
         case _:
             return ComponentKind.PLATFORM_APP, ComponentName(_shared_part(action))

@@ -50,7 +50,7 @@ from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route, Service
 from controller.domain.routing.sockets import GONE_DRAIN
 from controller.domain.runs.planner import plan_pipelines
-from controller.domain.storage.planner import bound, plan_boxes
+from controller.domain.storage.planner import bound, incomplete_copies, plan_boxes
 from controller.domain.units import render_duration
 
 #: Seconds that the gateway waits longer than the serving library, which can give a better answer.
@@ -84,7 +84,7 @@ def plan_app(
         return Plan(desired.app, desired.revision, (), (*holds, everything))
     for planned, held in (
         plan_boxes(desired, observed, policy.instance),
-        plan_pipelines(desired, observed, status),
+        plan_pipelines(desired, observed, status, may_publish=not incomplete_copies(desired, observed)),
         (_plan_services(desired, observed, routes), []),
         (_plan_leftover_accounts(desired, observed), []),
     ):
@@ -120,10 +120,11 @@ def _plan_components(
     steps: list[tuple[Action, ...]] = []
     holds: list[Hold] = []
     unready = _unready(desired, routes)
+    copying = incomplete_copies(desired, observed)
     for component in desired.components:
         route = routes.get(component.spec.name)
         rollout = _Rollout(desired, component, observed, route, status, policy, now)
-        actions, held = rollout.healing() or rollout.waiting(unready) or rollout.plan()
+        actions, held = rollout.healing() or rollout.waiting(unready, copying) or rollout.plan()
         steps.append(actions)
         holds += held
     holds += [
@@ -255,24 +256,35 @@ class _Rollout:
             *holds,
         ]
 
-    def waiting(self, unready: frozenset[ComponentName]) -> tuple[tuple[Action, ...], list[Hold]] | None:
-        """Keep the version in service while components that the new one depends on are not ready. Its image is built
-        meanwhile."""
+    def waiting(
+        self, unready: frozenset[ComponentName], copying: tuple[ComponentName, ...]
+    ) -> tuple[tuple[Action, ...], list[Hold]] | None:
+        """Keep the version in service while components that the new one depends on are not ready, or boxes are still
+        being copied. Its image is built meanwhile."""
         awaited = [name for name in self.component.spec.depends_on if name in unready]
         to_build = self.component.build and self.component.pin.to_build
-        if not awaited or self._serving or to_build:
+        if not (awaited or copying) or self._serving or to_build:
             return None
+        hold = self._awaits_boxes(copying) if copying else self._awaits_components(awaited)
+        if self.component.last_good is None:
+            return (), [hold]
+        actions, holds = replace(self, component=self.component.last_good).plan()
+        return actions, [hold, *holds]
+
+    def _awaits_boxes(self, copying: tuple[ComponentName, ...]) -> Hold:
+        why = Localizable(
+            "it waits until the boxes of the preview are copied: {names}", names=", ".join(copying)
+        )
+        return Hold(self.name, Reason.AWAITING_BOX, why)
+
+    def _awaits_components(self, awaited: list[ComponentName]) -> Hold:
         names = " and ".join(awaited)
         why = (
             Localizable("it waits until {names} serve this commit", names=names)
             if len(awaited) > 1
             else Localizable("it waits until {names} serves this commit", names=names)
         )
-        hold = Hold(self.name, Reason.DEPENDENCY_NOT_READY, why)
-        if self.component.last_good is None:
-            return (), [hold]
-        actions, holds = replace(self, component=self.component.last_good).plan()
-        return actions, [hold, *holds]
+        return Hold(self.name, Reason.DEPENDENCY_NOT_READY, why)
 
     # --- facts -------------------------------------------------------------------------------------------------
 

@@ -502,13 +502,15 @@ class GivenSecrets:
 class PreviewRules:
     """Which branches of an app's repository become apps of their own: those that match one of `branches`, with
     `pull_requests` only while a request to merge them is open, with `forks` also requests from other repositories.
-    `limits` are those of each preview, `ttl` the seconds after its last commit."""
+    `limits` are those of each preview, `ttl` the seconds after its last commit. With `copies_boxes` their boxes begin
+    as copies of the app's."""
 
     branches: tuple[str, ...]
     ttl: float
     most: int
     limits: Limits
     secrets: GivenSecrets
+    copies_boxes: bool
     pull_requests: bool = False
     forks: bool = False
 
@@ -521,6 +523,7 @@ class PreviewOf:
     repository: RepositoryName
     ref: str
     secrets: GivenSecrets
+    copies_boxes: bool = False
 
 
 @dataclass(frozen=True)

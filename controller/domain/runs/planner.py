@@ -25,7 +25,7 @@ from controller.domain.runs.pipeline import Pipeline
 
 
 def plan_pipelines(
-    desired: DesiredApp, observed: ObservedApp, status: AppStatus
+    desired: DesiredApp, observed: ObservedApp, status: AppStatus, may_publish: bool = True
 ) -> tuple[list[tuple[Action, ...]], list[Hold]]:
     groups: list[tuple[Action, ...]] = []
     holds: list[Hold] = []
@@ -42,7 +42,8 @@ def plan_pipelines(
                 groups.append((_bring(stage),))
     groups += _accounts(desired, observed)
     wanted = _runnable(desired, observed)
-    if wanted != observed.pipelines and not any(isinstance(g[0], BuildImageAction) for g in groups):
+    builds = any(isinstance(group[0], BuildImageAction) for group in groups)
+    if may_publish and wanted != observed.pipelines and not builds:
         before = tuple(group[0] for group in groups)
         return [(*before, PublishPipelines(wanted, _why(observed.pipelines, wanted)))], holds
     return groups, holds

@@ -17,6 +17,7 @@ class BoxState(StrEnum):
     BOUND = "bound"  # declared by a manifest
     KEPT = "kept"  # not declared any more; the data is kept, and cannot be accessed
     DELETING = "deleting"  # a person requested its deletion; the next pass deletes it
+    COPYING = "copying"  # declared by a preview; its bucket is being filled with what a box of its app has
 
     @classmethod
     def _missing_(cls, value: object) -> BoxState | None:

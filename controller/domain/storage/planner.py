@@ -5,7 +5,8 @@ Safety rules, each held by a test:
 - data is removed only if its manifest asked for it (`reclaimPolicy: Delete`) and was removed from Git, or if
   a person asked for it;
 - disconnecting an app never removes data, unless it was a preview of a branch;
-- a capacity below what is stored is not put in force."""
+- a capacity below what is stored is not put in force;
+- a box that begins as a copy is nobody's until the copy is complete."""
 
 from __future__ import annotations
 
@@ -15,7 +16,15 @@ from dataclasses import replace
 from controller.domain.apps.conditions import Condition, Conditions, ConditionType
 from controller.domain.apps.desired import DesiredApp
 from controller.domain.apps.observed import ObservedApp, ObservedBox, StorageFault
-from controller.domain.apps.plan import Action, CreateBucket, Hold, KeepBucket, RemoveBucket, UpdateBox
+from controller.domain.apps.plan import (
+    Action,
+    CopyBox,
+    CreateBucket,
+    Hold,
+    KeepBucket,
+    RemoveBucket,
+    UpdateBox,
+)
 from controller.domain.apps.spec import BoxSpec, ComponentKind, Reclaim
 from controller.domain.apps.status import BoxStatus
 from controller.domain.localizable import Localizable
@@ -32,12 +41,13 @@ def plan_boxes(
 ) -> tuple[list[tuple[Action, ...]], list[Hold]]:
     """A group of actions for each box that needs any. While the storage does not answer nothing is planned."""
     found = {box.record.box: box for box in observed.boxes}
+    sources = {record.box: record for record in observed.sources}
     if observed.storage is not None:
         return _without_storage(desired, found, observed.storage)
     steps: list[tuple[Action, ...]] = []
     holds: list[Hold] = []
     for spec in desired.boxes:
-        actions, hold = _declared(desired, spec, found.get(spec.name), instance)
+        actions, hold = _declared(desired, spec, found.get(spec.name), sources.get(spec.name), instance)
         steps.append(actions)
         holds += [hold] if hold else []
     declared = {spec.name for spec in desired.boxes}
@@ -116,16 +126,36 @@ def bound(observed: ObservedApp) -> tuple[ComponentName, ...]:
     return tuple(box.record.box for box in observed.boxes if box.record.state is BoxState.BOUND)
 
 
+def begins_as_copy(record: BoxRecord | None, source: BoxRecord | None) -> bool:
+    """Return True if a box has no data of its own yet, and is to begin with that of `source`."""
+    return source is not None and (record is None or record.state in (BoxState.COPYING, BoxState.DELETING))
+
+
+def incomplete_copies(desired: DesiredApp, observed: ObservedApp) -> tuple[ComponentName, ...]:
+    """Return the boxes that are to begin as copies, and are not complete yet."""
+    found = {box.record.box: box.record for box in observed.boxes}
+    sources = {record.box: record for record in observed.sources}
+    names = (spec.name for spec in desired.boxes)
+    return tuple(name for name in names if begins_as_copy(found.get(name), sources.get(name)))
+
+
 def _declared(
-    desired: DesiredApp, spec: BoxSpec, found: ObservedBox | None, instance: str
+    desired: DesiredApp,
+    spec: BoxSpec,
+    found: ObservedBox | None,
+    source: BoxRecord | None,
+    instance: str,
 ) -> tuple[tuple[Action, ...], Hold | None]:
+    new = _first(_new(desired, spec, instance), source)
     if found is None:
-        return (CreateBucket(_new(desired, spec, instance), why=Localizable("declared, not there")),), None
+        return (new,), None
     if found.record.state is BoxState.DELETING:
-        return (
-            RemoveBucket(found.record, why=Localizable("its deletion was asked for")),
-            CreateBucket(_new(desired, spec, instance), why=Localizable("declared, not there")),
-        ), None
+        return (RemoveBucket(found.record, why=Localizable("its deletion was asked for")), new), None
+    if found.record.state is BoxState.COPYING:
+        if source is not None:
+            return (new,), None
+        why = Localizable("the box that it was to be a copy of is not there any more")
+        return (RemoveBucket(found.record, why=why), new), None
     record, hold = _wanted(spec, found.record)
     if not found.present:
         return (CreateBucket(record, why=Localizable("its bucket is gone, and all data in it")),), hold
@@ -137,6 +167,13 @@ def _declared(
 def _new(desired: DesiredApp, spec: BoxSpec, instance: str) -> BoxRecord:
     bucket = bucket_name(instance, desired.app, spec.name)
     return BoxRecord(desired.app, spec.name, bucket, spec.capacity, spec.reclaim)
+
+
+def _first(record: BoxRecord, source: BoxRecord | None) -> CreateBucket | CopyBox:
+    """Return how a box gets its first content."""
+    if source is None:
+        return CreateBucket(record, why=Localizable("declared, not there"))
+    return CopyBox(record, source, why=Localizable("a box of a preview begins as a copy"))
 
 
 def _wanted(spec: BoxSpec, record: BoxRecord) -> tuple[BoxRecord, Hold | None]:
@@ -170,6 +207,8 @@ def _gone(desired: DesiredApp, found: ObservedBox) -> tuple[tuple[Action, ...], 
         return (RemoveBucket(record, why=Localizable("its deletion was asked for")),), None
     if desired.disconnected and desired.is_preview:
         return (RemoveBucket(record, why=Localizable("the preview has ended")),), None
+    if record.state is BoxState.COPYING:
+        return (RemoveBucket(record, why=Localizable("left Git before its copy was complete")),), None
     if record.state is BoxState.KEPT:
         return (), None
     if desired.disconnected:

@@ -36,6 +36,8 @@ _REASONS: Final[Mapping[str, tuple[Reason, ...]]] = {
         Reason.SMOKE_TEST_INVALID,
     ),
     N_("It goes on by itself; there is nothing to do."): (
+        Reason.COPYING_BOX,
+        Reason.AWAITING_BOX,
         Reason.CONTAINER_LOST,
         Reason.MODEL_CHANGED,
         Reason.SUPERSEDED,
@@ -111,6 +113,9 @@ _REASONS: Final[Mapping[str, tuple[Reason, ...]]] = {
         Reason.OVER_CAPACITY,
     ),
     N_("Delete files, or declare a larger capacity."): (Reason.CAPACITY_BELOW_USE,),
+    N_("Declare a larger capacity within the limits of previews, or let their boxes be empty."): (
+        Reason.BOX_TOO_LARGE,
+    ),
     N_("Components keep serving; an administrator looks at the storage."): (Reason.STORAGE_UNREACHABLE,),
     N_("An administrator corrects the storage of the platform: prichal doctor"): (
         Reason.STORAGE_PROGRAM_MISSING,

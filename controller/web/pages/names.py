@@ -97,6 +97,7 @@ EVENT_WORDS: Final[Mapping[Reason, str]] = {
     Reason.REMOVED: N_("container removed"),
     Reason.SCRATCH_FULL: N_("container's disk full"),
     Reason.PUBLISHED: N_("published"),
+    Reason.BOX_COPIED: N_("box copied"),
     Reason.BOX_CREATED: N_("box created"),
     Reason.BOX_UPDATED: N_("box changed"),
     Reason.DATA_KEPT: N_("data kept"),

@@ -43,7 +43,14 @@ DAY = 86400.0
 NOW = 1_000 * DAY
 DEMO = AppName("demo")
 MAIN = GitRef(RefKind.BRANCH, "main")
-RULES = PreviewRules(("feature/*",), ttl=3 * DAY, most=2, limits=Limits(), secrets=GivenSecrets(frozenset()))
+RULES = PreviewRules(
+    ("feature/*",),
+    ttl=3 * DAY,
+    most=2,
+    limits=Limits(),
+    secrets=GivenSecrets(frozenset()),
+    copies_boxes=False,
+)
 REPOSITORY = RepositorySpec(
     RepositoryName("demo"),
     "https://git.example.org/demo.git",

@@ -14,6 +14,7 @@ from controller.domain.apps.health import judge_app
 from controller.domain.apps.observed import ObservedApp, ObservedBox, StorageFault
 from controller.domain.apps.plan import (
     Action,
+    CopyBox,
     CreateBucket,
     Hold,
     KeepBucket,
@@ -25,7 +26,7 @@ from controller.domain.apps.plan import (
 from controller.domain.apps.planner import PlannerPolicy, plan_app
 from controller.domain.apps.spec import BoxSpec, Reclaim
 from controller.domain.apps.status import AppStatus
-from controller.domain.names import ComponentName
+from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Service, ServiceKind
 from controller.domain.storage.box import BoxRecord, BoxState
@@ -132,6 +133,33 @@ def test_a_person_wants_it_to_go() -> None:
     assert [type(action) for action in again.actions] == [RemoveBucket, CreateBucket]
 
 
+def test_a_box_of_a_preview_begins_as_a_copy() -> None:
+    source = replace(stored().record, app=AppName("main"))
+    first = replace(there(), sources=(source,))
+    wanted = desired(component(), boxes=(box(),))
+    made = plan(wanted, first)
+    assert lines(made) == [
+        "copy box main/data into bucket prichal.demo.data (1 GB)  # a box of a preview begins as a copy",
+        "hold classify: AwaitingBox  # it waits until the boxes of the preview are copied: data",
+    ]
+    going_on = plan(wanted, replace(there(stored(state=BoxState.COPYING)), sources=(source,)))
+    assert lines(going_on) == lines(made)
+    assert CopyBox not in map(type, plan(wanted, replace(there(stored()), sources=(source,))).actions)
+    kept = replace(there(stored(state=BoxState.KEPT)), sources=(source,))
+    assert UpdateBox in map(type, plan(wanted, kept).actions), "it has data of its own"
+
+
+def test_a_copy_that_is_not_complete_is_nobodys_data() -> None:
+    half = stored(state=BoxState.COPYING)
+    assert lines(plan(desired(boxes=(box(),)), there(half))) == [
+        "remove bucket prichal.demo.data with 3 files  # the box that it was to be a copy of is not there any more",
+        "create bucket prichal.demo.data (1 GB)  # declared, not there",
+    ]
+    assert lines(plan(desired(component()), there(half)))[-1:] == [
+        "remove bucket prichal.demo.data with 3 files  # left Git before its copy was complete"
+    ]
+
+
 def test_a_bucket_that_was_removed_by_hand_is_made_anew() -> None:
     made = plan(desired(boxes=(box(),)), there(stored(present=False)))
     assert lines(made) == ["create bucket prichal.demo.data (1 GB)  # its bucket is gone, and all data in it"]
@@ -190,7 +218,7 @@ def _apply(found: ObservedApp, actions: tuple[Action, ...]) -> ObservedApp:
     boxes = {box.record.box: box for box in found.boxes}
     for action in actions:
         match action:
-            case CreateBucket(record=record) | UpdateBox(record=record):
+            case CreateBucket(record=record) | CopyBox(record=record) | UpdateBox(record=record):
                 boxes[record.box] = ObservedBox(replace(record, state=BoxState.BOUND))
             case KeepBucket(record=record):
                 boxes[record.box] = replace(boxes[record.box], record=replace(record, state=BoxState.KEPT))
@@ -219,7 +247,9 @@ def cases(draw: st.DrawFn) -> tuple[DesiredApp, ObservedApp]:
         approved=draw(st.booleans()),
         disconnected=not declared and draw(st.booleans()),
     )
-    return wanted, there(*found, storage=DOWN if draw(st.booleans()) else None)
+    sources = tuple(stored(name).record for name in sorted(draw(st.sets(NAMES))))
+    fault = DOWN if draw(st.booleans()) else None
+    return wanted, replace(there(*found, storage=fault), sources=sources)
 
 
 @given(cases())
@@ -240,8 +270,21 @@ def test_data_goes_only_if_somebody_wanted_it_to(case: tuple[DesiredApp, Observe
         if isinstance(action, RemoveBucket):
             assert found.storage is None
             asked_for = action.record.state is BoxState.DELETING
+            asked_for |= action.record.state is BoxState.COPYING  # which is a part of what is elsewhere
             policy = action.record.reclaim is Reclaim.DELETE and action.record.box not in declared
             assert asked_for or (policy and wanted.prune and not wanted.disconnected)
+
+
+@given(cases())
+def test_only_a_box_without_data_of_its_own_is_filled(case: tuple[DesiredApp, ObservedApp]) -> None:
+    wanted, found = case
+    before = {each.record.box: each.record for each in found.boxes}
+    for action in plan(wanted, found).actions:
+        if isinstance(action, CopyBox):
+            assert found.storage is None
+            assert action.source in found.sources
+            record = before.get(action.record.box)
+            assert record is None or record.state in (BoxState.COPYING, BoxState.DELETING)
 
 
 # --- what is said -----------------------------------------------------------------------------------------------
