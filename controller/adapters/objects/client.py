@@ -362,7 +362,7 @@ class S3Objects:
 
     def uploads(self, bucket: str, key: str) -> tuple[str, ...]:
         query = {"uploads": "", "prefix": key, "encoding-type": "url", "max-uploads": str(_BATCH)}
-        with translated(f"cannot list the uploads of {bucket}/{key}"):
+        with translated(Localizable("cannot list the uploads of {bucket}/{key}", bucket=bucket, key=key)):
             found = ListMultipartUploadsResult(self._requests.send("GET", bucket, query=query))
         return tuple(each.upload_id for each in found.uploads if each.object_name == key and each.upload_id)
 
