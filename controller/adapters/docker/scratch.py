@@ -11,6 +11,8 @@ from typing import Any
 
 import docker
 
+from controller.adapters.docker.busy import disk_usage
+
 Json = dict[str, Any]
 
 
@@ -31,5 +33,5 @@ def _volumes(entry: Json) -> list[str]:
 
 def _volume_sizes(client: docker.APIClient) -> dict[str, int]:
     """Return bytes by name. The engine gives -1 where it does not know them."""
-    found: list[Json] = client.df().get("Volumes") or []
+    found = disk_usage(client, "volume")
     return {each["Name"]: max(0, (each.get("UsageData") or {}).get("Size", 0)) for each in found}

@@ -8,17 +8,14 @@ engine whose BuildKit builds nothing of ours is left alone: its cache is that of
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
+from controller.adapters.docker.busy import ask_again, disk_usage
 from controller.adapters.docker.connection import EngineConnection
 from controller.config import DockerSettings
 
 #: Contexts of builds that have ended: each build sends its own.
 _TRANSFERS = {"type": ["source.local"]}
-_BUSY = "disk usage operation is already running"
-#: Seconds until an engine is asked again that is busy with the same question.
-_PAUSE = 0.5
 
 Json = dict[str, Any]
 
@@ -48,28 +45,9 @@ class BuildCache:
         return sum(int(one.get("Size") or 0) for one in self.parts())
 
     def parts(self) -> list[Json]:
-        """Return what is in it, as the engine describes it. The engine refuses such a question while it answers another
-        one, also of other people: it is asked again then, until the timeout of the connection."""
-        client = self._connection.client
-        deadline = time.monotonic() + self._connection.timeout
-        while True:
-            answer = client.get(
-                f"{client.base_url}/v{client.api_version}/system/df",
-                params={"type": "build-cache"},  # older engines tell the rest, too
-                timeout=self._connection.timeout,
-            )
-            if _BUSY not in answer.text or time.monotonic() > deadline:
-                break
-            time.sleep(_PAUSE)
-        answer.raise_for_status()
-        found: list[Json] = answer.json().get("BuildCache") or []
-        return found
+        """Return what is in it, as the engine describes it."""
+        return disk_usage(self._connection.client, "build-cache")
 
     def _prune(self, filters: dict[str, list[str]], keep: int) -> None:
-        client = self._connection.client
-        answer = client.post(
-            f"{client.base_url}/v{client.api_version}/build/prune",
-            params={"filters": json.dumps(filters), "keep-storage": str(keep)},
-            timeout=self._connection.timeout,
-        )
-        answer.raise_for_status()
+        params = {"filters": json.dumps(filters), "keep-storage": str(keep)}
+        ask_again(self._connection.client, "POST", "build/prune", params)
