@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from controller.domain.apps.branch_previews import BranchPreviews
+from controller.domain.names import AppName
 from controller.domain.people.accounts import SessionRecord
+from controller.store import open_store
 from controller.store.people import PeopleStore, SessionLimits
 from controller.web.auth.people import SESSION
 from controller.web.pages.languages import COOKIE
 from tests.support import recorded
+from tests.support.branch_previews import record_previews
 from tests.support.browser import browser
+from tests.support.serve_web import settings_of
 
 LIMITS: Final = SessionLimits(3600.0, 86400.0)
 DESKTOP: Final = {"width": 1280, "height": 800}
@@ -164,3 +170,17 @@ def faults(page: Page) -> list[str]:
         *([f"the page is {widths[0]} wide in a window of {widths[1]}"] if widths[0] > widths[1] else []),
         *(f"{name}: the end of its lines is out of sight" for name in page.evaluate(CUT_TABLES)),
     ]
+
+
+@contextmanager
+def previews_of(state: Path, app: AppName) -> Iterator[tuple[AppName, str]]:
+    """Let an app have a preview for a while, and a branch without one. Yields the name of the preview and its branch."""
+    with closing(open_store(settings_of(state).database)) as store:
+        (name,) = record_previews(store, app, "feature/x", left_out=("feature/y",))
+        try:
+            yield name, "feature/x"
+        finally:
+            store.apps.forget(name)
+            store.branches.see(app, ())
+            store.branches.record(BranchPreviews(), (), time.time())
+            store.branches.forget(name)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from controller.domain.names import AppName
 from controller.domain.people.roles import Grant, Role
 from controller.store.people import LINK
 from tests.integration.web.conftest import Web
-from tests.support.cabinet import Cabinet
+from tests.support.cabinet import Cabinet, previews_of
 from tests.support.pages import ROOT, prose
 from tests.support.people import add_person
 
@@ -72,6 +73,7 @@ def test_from_the_link_to_the_audit(cabinet: Cabinet, platform: Web, tmp_path: P
         make(guide, page)
         tokens(guide, page)
         administer(guide, page)
+        previews(cabinet, guide, page, platform)
         assert guide.left() == set()
     acts = {entry.act for entry in cabinet.people.acts(50, "newbie")}
     assert acts >= {
@@ -243,3 +245,16 @@ def administer(guide: Guide, page: Page) -> None:
     expect(page.get_by_role("heading", name="At this moment")).to_be_visible()
     guide.follow("Audit")
     expect(page.get_by_role("rowheader").or_(page.get_by_role("cell", name="user add")).first).to_be_visible()
+
+
+def previews(cabinet: Cabinet, guide: Guide, page: Page, platform: Web) -> None:
+    with previews_of(platform.state, AppName("demo-colors")) as (name, branch):
+        cabinet.open(page, "/-/apps/demo-colors")
+        guide.sees("Previews of branches", "Branch without a preview")
+        for word in ("Keep longer", "Keep for good"):
+            page.get_by_role("button", name=f"{guide.word(word)}: {branch}", exact=True).click()
+            expect(page.get_by_role("status").first).to_contain_text("The preview stays longer")
+        row = page.locator(f"[data-key='preview-{name}']")
+        row.locator("summary", has_text=guide.word("Remove")).click()
+        row.locator("details[open] button").click()
+        expect(page.get_by_role("status").first).to_contain_text("The preview is removed")

@@ -4,9 +4,12 @@ console."""
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import expect
 
+from controller.domain.names import AppName
 from controller.web.auth.rules import RULES
-from tests.support.cabinet import LOOKS, PAGES, Cabinet, Look, faults
+from tests.integration.web.conftest import Web
+from tests.support.cabinet import LOOKS, PAGES, Cabinet, Look, faults, previews_of
 
 
 def test_every_page_is_looked_at() -> None:
@@ -21,4 +24,19 @@ def test_everybody_can_read_it(cabinet: Cabinet, route: str, look: Look) -> None
         cabinet.open(page, path)
         assert page.locator("html").get_attribute("lang") == look.language
         page.wait_for_selector("h1")
+        assert faults(page) == []
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=["light", "dark-russian-phone"])
+def test_everybody_can_read_the_table_of_previews(cabinet: Cabinet, platform: Web, look: Look) -> None:
+    with (
+        previews_of(platform.state, AppName("demo-colors")) as (shown, _),
+        cabinet.window("boss", look) as page,
+    ):
+        cabinet.open(page, "/-/apps/demo-colors")
+        row = page.locator(f"[data-key='preview-{shown}']")
+        expect(row).to_be_visible()
+        assert faults(page) == []
+        row.locator("summary").click()
+        expect(row.locator("details[open] button")).to_be_visible()
         assert faults(page) == []
