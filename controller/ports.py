@@ -163,7 +163,7 @@ class Sources(Protocol):
 
     def refs(self, repository: RepositorySpec, credentials: SecretSpec | None) -> Mapping[str, str]:
         """Return the commits of the remote's branches and pull requests, by the full names of their refs; nothing is
-        fetched. An empty repository has none."""
+        fetched. An empty repository has none. Raises Stalled `TooManyRefs`."""
 
     def fetch(
         self, repository: RepositorySpec, credentials: SecretSpec | None, signers: SecretSpec | None

@@ -65,6 +65,7 @@ class Reason(OpenEnum):
     NETWORK_IN_USE = "NetworkInUse"
     IMAGES_STAY = "ImagesStay"
     REPOSITORY_MISSING = "RepositoryMissing"
+    TOO_MANY_REFS = "TooManyRefs"
     PLATFORM_FOLDER_MISSING = "PlatformFolderMissing"
     PLATFORM_FOLDER_UNREADABLE = "PlatformFolderUnreadable"
     RESTLESS = "Restless"

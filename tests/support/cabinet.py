@@ -174,7 +174,7 @@ def faults(page: Page) -> list[str]:
 
 @contextmanager
 def previews_of(state: Path, app: AppName) -> Iterator[tuple[AppName, str]]:
-    """Let an app have a preview for a while, and a branch without one. Yields the name of the preview and its branch."""
+    """Let an app have a preview for a while, and a branch without one. Yields the preview and its branch."""
     with closing(open_store(settings_of(state).database)) as store:
         (name,) = record_previews(store, app, "feature/x", left_out=("feature/y",))
         try:

@@ -47,6 +47,7 @@ INCOMING = "refs/prichal/incoming"  # what the server sent last
 KNOWN = "refs/prichal/fetched"  # the last commit that libgit2 can tell a server of
 FETCHED = "prichal-fetched"  # file in a clone: the commit that is complete here
 MAX_CONTENT_IDS = 1000
+MOST_REFS = 100_000  # branches and pull requests that are listed for previews
 EVERYTHING = ("+refs/heads/*:refs/prichal/heads/*", "+refs/tags/*:refs/prichal/tags/*")
 
 
@@ -77,9 +78,18 @@ class GitSources:
     def refs(self, repository: RepositorySpec, credentials: SecretSpec | None) -> Mapping[str, str]:
         with self._clones.blank() as blank:
             advertised = self._converse(blank, repository, credentials).advertised()
-        return {
+        found = {
             name: commit for name, commit in advertised.refs.items() if name.startswith((BRANCHES, *PULLS))
         }
+        if len(found) > MOST_REFS:
+            told = Localizable(
+                "the server has {count} branches and pull requests, and at most {most} are looked at for previews: "
+                "delete branches that nobody needs, or let the app have no `previews`",
+                count=len(found),
+                most=MOST_REFS,
+            )
+            raise Stalled(Reason.TOO_MANY_REFS, told)
+        return found
 
     def fetch(
         self, repository: RepositorySpec, credentials: SecretSpec | None, signers: SecretSpec | None

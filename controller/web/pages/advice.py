@@ -239,6 +239,7 @@ _REASONS: Final[Mapping[str, tuple[Reason, ...]]] = {
     N_("An administrator allows this folder, or hosts the repository."): (Reason.PATH_NOT_ALLOWED,),
     N_("Push it, or correct the name."): (Reason.REF_NOT_FOUND,),
     N_("Push the first commit."): (Reason.REPOSITORY_EMPTY,),
+    N_("Delete branches that nobody needs."): (Reason.TOO_MANY_REFS,),
     N_("Keep large files out of Git, in a box."): (Reason.REPOSITORY_TOO_LARGE,),
     N_("Sign the commit with a key that the Repository lists."): (Reason.SIGNATURE_INVALID,),
     N_("An administrator installs the program that checks signatures."): (Reason.VERIFIER_MISSING,),

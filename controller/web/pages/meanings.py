@@ -194,6 +194,9 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.REF_NOT_FOUND: N_("The repository has no such branch, tag or commit."),
     Reason.REF_INVALID: N_("The name of the branch or tag is not valid."),
     Reason.REPOSITORY_EMPTY: N_("The repository has no commit yet."),
+    Reason.TOO_MANY_REFS: N_(
+        "The repository has more branches and pull requests than are looked at for previews."
+    ),
     Reason.REPOSITORY_TOO_LARGE: N_("The repository is too large."),
     Reason.SIGNATURE_INVALID: N_("The commit is not signed by a key that is allowed."),
     Reason.VERIFIER_MISSING: N_("Signatures cannot be checked here."),

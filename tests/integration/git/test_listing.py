@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.git import GitSources
+from controller.adapters.git.sources import MOST_REFS
 from controller.domain.apps.spec import GitRef, RefKind
-from controller.domain.errors import ControllerError, Transient
+from controller.domain.errors import ControllerError, Stalled, Transient
 from tests.support.git_servers import Author, HttpServer, git, git_daemon
 from tests.support.git_specs import Access, repository
 
@@ -22,7 +23,7 @@ MANY = 10_000
 
 def branches_of(remote: Path, commit: str, count: int) -> None:
     """Make branches as a server has them that has packed its refs."""
-    lines = "".join(f"{commit} refs/heads/b/{number:05}\n" for number in range(count))
+    lines = "".join(f"{commit} refs/heads/b/{number:06}\n" for number in range(count))
     (remote / "packed-refs").write_text(f"# pack-refs with: peeled fully-peeled sorted \n{lines}")
 
 
@@ -66,6 +67,16 @@ def test_ten_thousand_branches_cost_one_round_trip_and_no_objects(
     if transport == "http":
         assert len(web.requests) == 1
     assert not list((tmp_path / "clones").rglob("*.pack")), "nothing is fetched to list branches"
+
+
+def test_more_refs_than_are_looked_at_are_told(sources: GitSources, author: Author, daemon: str) -> None:
+    commit = author.commit({"a.yaml": "1"})
+    branches_of(author.remote, commit, MOST_REFS)
+    found = failure(lambda: sources.refs(repository(f"{daemon}/{author.remote.name}"), None))
+    assert (type(found), found.reason) == (Stalled, "TooManyRefs")
+    assert (
+        f"the server has {MOST_REFS + 1} branches and pull requests, and at most {MOST_REFS}" in found.message
+    )
 
 
 def test_a_preview_is_fetched_where_it_was_seen(sources: GitSources, author: Author, web: HttpServer) -> None:
