@@ -63,9 +63,9 @@ def test_a_box_of_many_files_is_copied_over_several_passes_and_restarts(world: W
     large = os.urandom(11 * MEBIBYTE)
     objects.put(source.bucket, "developer/large", io.BytesIO(large), len(large))
 
-    passes = 0
+    passes, memory, done = 0, CopyMemory(), None
     try:
-        while True:
+        while done is None:
             # Each second pass is of a daemon that knows nothing of the one before.
             if passes % 2 == 0:
                 memory = CopyMemory(pace=CopyPace(0.5, 100, 6 * MEBIBYTE, 5 * MEBIBYTE))
@@ -73,7 +73,6 @@ def test_a_box_of_many_files_is_copied_over_several_passes_and_restarts(world: W
             copies = BoxCopies(storage, store.boxes, clock, memory, lambda record: None)  # type: ignore[arg-type]
             try:
                 done = copies.copy(record, source, lambda: False)
-                break
             except Waiting as error:
                 passes += 1
                 time.sleep(error.retry_after)
