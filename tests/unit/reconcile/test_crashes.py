@@ -9,7 +9,7 @@ import pytest
 
 from controller.domain.apps.conditions import ConditionType
 from tests.unit.reconcile.crashing import ENOUGH, die_at
-from tests.unit.reconcile.harness import APP, Harness, api, ml
+from tests.unit.reconcile.harness import APP, Harness, api, built, ml
 
 
 def new_version(harness: Harness) -> None:
@@ -27,6 +27,15 @@ def repair(harness: Harness) -> None:
 def broken_version(harness: Harness) -> None:
     harness.engine.exits_at_start["classify"] = 1
     harness.push(ml(image="demo:2"), api())
+
+
+def new_build(harness: Harness) -> None:
+    harness.push(built(), api(), Dockerfile="FROM scratch")
+
+
+def failed_build(harness: Harness) -> None:
+    harness.engine.build_failures["Dockerfile"] = "exit 3"
+    new_build(harness)
 
 
 def component_leaves(harness: Harness) -> None:
@@ -71,6 +80,8 @@ def disconnect(harness: Harness) -> None:
         (recreate, "Ready"),
         (repair, "Ready"),
         (broken_version, "Degraded"),
+        pytest.param(new_build, "Ready", marks=pytest.mark.slow),
+        pytest.param(failed_build, "Degraded", marks=pytest.mark.slow),
         (component_leaves, "Ready"),
         (falls_asleep, "Ready"),
         (wakes_up, "Ready"),
