@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from controller.adapters.docker.listed import listed_images
+from collections.abc import Iterable
+
+from controller.adapters.docker.listed import listed_images, remove_images
 from controller.config import Settings
-from controller.domain.apps.kept_images import KeptImage
+from controller.domain.apps.kept_images import KeptImage, Verdict
 
 
 def images(settings: Settings) -> tuple[KeptImage, ...]:
     """Raises Transient, Stalled."""
     return listed_images(settings.docker, settings.instance)
+
+
+def prune(settings: Settings, judged: Iterable[Verdict]) -> None:
+    """Remove what is to be removed. Raises Transient, Stalled."""
+    remove_images(settings.docker, [each.image.name or each.image.id for each in judged if each.removed])

@@ -1,8 +1,11 @@
-"""What the platform keeps on the engine, for people: `prichal image ls` and a line of `prichal doctor`."""
+"""What the platform keeps on the engine, for people: `prichal image` and a line of `prichal doctor`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
+
+import docker.errors
 
 from controller.adapters.docker.buildkit.cache import BuildCache
 from controller.adapters.docker.connection import EngineConnection
@@ -31,3 +34,18 @@ def listed_images(settings: DockerSettings, instance: str) -> tuple[KeptImage, .
     if not cache:
         return found
     return (*found, KeptImage("", ImageKind.CACHE, "", "cache of BuildKit", cache, 0.0))
+
+
+def remove_images(settings: DockerSettings, names: Iterable[str]) -> None:
+    """Remove images by their tags or ids. One that is gone, or that something has begun to use, is passed over. Raises
+    Transient, Stalled."""
+    with (
+        closing(EngineConnection(settings.host, settings.timeout)) as connection,
+        translated(Localizable("the Docker engine at {host} does not answer", host=settings.host)),
+    ):
+        for name in names:
+            try:
+                connection.client.remove_image(name)
+            except docker.errors.APIError as error:
+                if error.status_code not in (404, 409):
+                    raise

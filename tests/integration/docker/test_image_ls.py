@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import closing
 from pathlib import Path
 
 import docker
 import pytest
 
 from controller.adapters.docker import DockerEngine
+from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled
+from controller.domain.names import AppName
+from controller.store import open_store
 from tests.integration.docker.test_build import build, containers, kill_while_it_builds, untagged
 from tests.support.engines import BASE_IMAGE
 from tests.support.waiting import wait_for
@@ -39,6 +43,40 @@ def test_images_are_listed_until_they_are_removed(
     assert listed(machine) == [("app", "built")]
     told = machine.run("image", "ls", "--app", "other")
     assert (told.code, told.stdout) == (0, "")
+
+
+def test_what_nothing_needs_is_removed_when_a_person_asks(
+    engine: DockerEngine, client: docker.APIClient, instance: str, tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path)
+    machine.configure(f"instance: {instance}\ndocker: {{buildTimeout: 1s}}")
+    with closing(open_store(machine.state / "db" / "state.db")) as store:
+        store.apps.save(AppStatus(AppName("app")))
+    for app in ("app", "gone", "used"):
+        build(
+            engine,
+            f"{instance}.local/{app}/build:1",
+            {"Dockerfile": f"FROM {BASE_IMAGE}\nRUN echo {app} > /a\n"},
+        )
+    with pytest.raises(Stalled):
+        text = f"FROM {BASE_IMAGE}\nRUN echo {instance} > /b\nRUN exit 3\n"
+        build(engine, f"{instance}.local/app/build:2", {"Dockerfile": text})
+    used = client.create_container(f"{instance}.local/used/build:1", ["true"])["Id"]
+    try:
+        everything = listed(machine)
+        wait_for(lambda: pruned(machine, "--dry-run"), lambda found: len(found) == 2)
+        assert listed(machine) == everything, "a dry run removes nothing"
+        assert sorted(pruned(machine, "--yes"), key=str) == [("gone", "built"), (None, "unfinished")]
+        assert listed(machine) == [("app", "built"), ("used", "built")]
+        assert pruned(machine, "--yes") == []
+    finally:
+        client.remove_container(used)
+
+
+def pruned(machine: Machine, *options: str) -> list[tuple[str | None, str]]:
+    shown = machine.run("image", "prune", "-o", "json", *options)
+    assert shown.code == 0, shown.stderr
+    return [(each["app"], each["kind"]) for each in json.loads(shown.stdout) if each["removed"]]
 
 
 @pytest.mark.slow

@@ -250,6 +250,7 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
 ELSEWHERE: dict[tuple[str, ...], str] = {
     ("app", "diff"): "it needs two revisions: tests/unit/cli/test_history.py",
     ("image", "ls"): "it needs an engine with images: tests/integration/docker/test_image_ls.py",
+    ("image", "prune"): "it needs an engine with images: tests/integration/docker/test_image_ls.py",
     ("app", "plan"): "the daemon computes it: tests/unit/cli/test_plan.py",
     ("app", "create"): "it places an order: tests/unit/cli/test_app_orders.py",
     ("app", "delete"): "it places an order: tests/unit/cli/test_app_orders.py",
@@ -470,7 +471,7 @@ NAMELESS = {
     *(("user", "ls"), ("role", "ls"), ("session", "ls"), ("token", "ls"), ("audit",)),
     *(("backup", "create"), ("backup", "list"), ("backup", "keygen"), ("backup", "run")),
     *(("app", "ls"), ("app", "templates"), ("repo", "ls"), ("box", "ls"), ("name", "ls"), ("config", "show")),
-    ("image", "ls"),
+    *(("image", "ls"), ("image", "prune")),
     *(
         ("key", "rotate"),
         ("token", "show"),

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.domain.apps.kept_images import MOST_UNFINISHED, ImageKind, kept_images, superfluous
+from controller.domain.apps.kept_images import (
+    MOST_UNFINISHED,
+    ImageKind,
+    KeptImage,
+    kept_images,
+    superfluous,
+    verdicts,
+)
 
 NOON = 1_700_000_000
 
@@ -50,3 +57,27 @@ def test_those_beyond_the_number_are_due_at_once() -> None:
     many = [image(f"{number:04}", NOON - number) for number in range(MOST_UNFINISHED + 1)]
     found = kept_images([], many, [], "prichal", 60.0)
     assert [each.due for each in found][-2:] == [NOON - MOST_UNFINISHED + 1 + 60.0, NOON - MOST_UNFINISHED]
+
+
+def test_a_person_may_have_removed_what_nothing_needs() -> None:
+    def kept(app: str, kind: ImageKind, age: float = 100.0, containers: int = 0) -> KeptImage:
+        return KeptImage(app, kind, f"sha256:{app}", "", 5, NOON - age, containers)
+
+    cases = {
+        kept("", ImageKind.UNFINISHED): "a build that has ended has left it",
+        kept("gone", ImageKind.BUILT): "its app is gone",
+        kept("gone", ImageKind.PULLED): "its app is gone",
+        kept("", ImageKind.UNFINISHED, age=59.0): "",
+        kept("gone", ImageKind.BUILT, age=59.0): "",
+        kept("", ImageKind.UNFINISHED, containers=1): "",
+        kept("gone", ImageKind.BUILT, containers=1): "",
+        kept("demo", ImageKind.BUILT): "",
+        kept("demo", ImageKind.PULLED): "",
+        kept("", ImageKind.CACHE): "",
+    }
+    judged = verdicts(cases, {"demo"}, NOON, 60.0)
+    assert [each.why if each.removed else "" for each in judged] == list(cases.values())
+    assert all(each.why for each in judged)
+    assert (
+        judged[7].why == "removed with a change of its app, but for the newest ones and those of its history"
+    )
