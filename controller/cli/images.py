@@ -15,7 +15,7 @@ from controller.cli.session import Session, config_option, dry_run_option, with_
 from controller.domain.units import about_duration, about_size, rfc3339
 
 if TYPE_CHECKING:
-    from controller.domain.apps.kept_images import KeptImage, Verdict
+    from controller.domain.apps.kept_images import ImageVerdict, KeptImage
 
 COLUMNS: tuple[Column[KeptImage], ...] = (
     Column("APP", lambda each: each.app or "-"),
@@ -27,7 +27,7 @@ COLUMNS: tuple[Column[KeptImage], ...] = (
     Column("REMOVED", lambda each: date(each.due) if each.due else each.fate),
     Column("NAME", lambda each: each.name or "-", is_wide=True),
 )
-VERDICTS: tuple[Column[Verdict], ...] = (
+VERDICTS: tuple[Column[ImageVerdict], ...] = (
     Column("APP", lambda each: each.image.app or "-"),
     Column("KIND", lambda each: each.image.kind.value),
     Column("IMAGE", lambda each: each.image.id.removeprefix("sha256:")[:12] or "-"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from controller.adapters.docker.listed import listed_images, remove_images
 from controller.config import Settings
-from controller.domain.apps.kept_images import KeptImage, Verdict
+from controller.domain.apps.kept_images import ImageVerdict, KeptImage
 
 
 def images(settings: Settings) -> tuple[KeptImage, ...]:
@@ -14,6 +14,6 @@ def images(settings: Settings) -> tuple[KeptImage, ...]:
     return listed_images(settings.docker, settings.instance)
 
 
-def prune(settings: Settings, judged: Iterable[Verdict]) -> None:
+def prune(settings: Settings, judged: Iterable[ImageVerdict]) -> None:
     """Remove what is to be removed. Raises Transient, Stalled."""
     remove_images(settings.docker, [each.image.name or each.image.id for each in judged if each.removed])

@@ -1,5 +1,5 @@
-"""Questions and orders that the engine carries out one at a time, whoever gives them: what takes space on its disk, and
-the removal of what is not needed. While it is busy with one, it refuses the next; it is asked again then.
+"""Questions and orders that the engine carries out one at a time, of all who give them: what takes space on its disk,
+and the removal of what is not needed. While it is busy with one, it refuses the next; it is asked again then.
 """
 
 from __future__ import annotations

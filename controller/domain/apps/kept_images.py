@@ -53,7 +53,7 @@ class KeptImage:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ImageVerdict:
     """Whether a person who asks for room may have an image removed now, and why or why not."""
 
     image: KeptImage
@@ -63,22 +63,22 @@ class Verdict:
 
 def verdicts(
     images: Iterable[KeptImage], apps: Collection[str], now: float, patience: float
-) -> tuple[Verdict, ...]:
+) -> tuple[ImageVerdict, ...]:
     """Judge all images. `apps` are those that the platform knows: what they may still need, for a version in force or
     for a rollback, the daemon keeps and removes with their changes. A build under way may have made an image that is
     younger than `patience` seconds, the longest that a build takes."""
     return tuple(_verdict(each, apps, now - patience) for each in images)
 
 
-def _verdict(image: KeptImage, apps: Collection[str], old: float) -> Verdict:
+def _verdict(image: KeptImage, apps: Collection[str], old: float) -> ImageVerdict:
     leaves = image.kind is ImageKind.UNFINISHED or (image.app and image.app not in apps)
     if image.containers or not leaves:
-        return Verdict(image, False, image.fate)
+        return ImageVerdict(image, False, image.fate)
     if image.created > old:
-        return Verdict(image, False, "kept, since a build that is under way may have made it")
+        return ImageVerdict(image, False, "kept, since a build that is under way may have made it")
     if image.kind is ImageKind.UNFINISHED:
-        return Verdict(image, True, "a build that has ended has left it")
-    return Verdict(image, True, "its app is gone")
+        return ImageVerdict(image, True, "a build that has ended has left it")
+    return ImageVerdict(image, True, "its app is gone")
 
 
 def kept_images(
