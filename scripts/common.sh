@@ -12,6 +12,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck disable=SC2034 # for the scripts that source this
 readonly root state_dir="${XDG_STATE_HOME:-${HOME:-/tmp}/.local/state}/prichal-dev"
 
+# Where the environment forbids it, each Python that a test starts would compile all of its modules.
+unset PYTHONDONTWRITEBYTECODE
+
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
 die() {

@@ -7,7 +7,7 @@ import faulthandler
 import os
 import shutil
 import signal
-from collections.abc import Generator
+import time
 
 import hypothesis
 import pytest
@@ -41,15 +41,32 @@ def _restore_signals() -> None:
             signal.signal(number, lambda *_: None)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
     """A test that hangs is interrupted by a signal (`timeout_method` in setup.cfg). Where Python code does not get to
     handle it, this process prints the stacks of its threads and exits: pytest-xdist reports this one test as failed
     and goes on with the others in a new process."""
     marker = item.get_closest_marker("timeout")
-    limit = float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
-    faulthandler.dump_traceback_later(limit + max(GRACE, limit / 4), exit=True)
-    try:
-        return (yield)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+    _LAST_RESORT.cover(float(marker.args[0] if marker and marker.args else item.config.getini("timeout")))
+
+
+def pytest_unconfigure() -> None:
+    faulthandler.cancel_dump_traceback_later()
+
+
+class _LastResort:
+    """The time at which this process ends itself. It is moved about once a minute and not for each test: that stops a
+    thread and starts another one, which costs more than most tests do where the processors are busy."""
+
+    def __init__(self) -> None:
+        self._at = 0.0
+
+    def cover(self, limit: float) -> None:
+        """Leave a test that begins now at least its time, and at most half of it more."""
+        needed = time.monotonic() + limit + max(GRACE, limit / 4)
+        if not needed <= self._at <= needed + limit / 2:
+            self._at = needed + limit / 2
+            faulthandler.dump_traceback_later(self._at - time.monotonic(), exit=True)
+
+
+_LAST_RESORT = _LastResort()
