@@ -26,6 +26,7 @@ CALLS, ROUNDS = 15, 5
 PATH = "/v2/models/pixels/infer"
 PEER, LIBRARY = "MLServer", "serving library"
 FAST = "  numpy and orjson in the image"
+ARRAYS = "  and a function that takes arrays"
 BYTES = "  tensors as bytes"
 WIRE = "the same bytes over loopback"
 
@@ -60,7 +61,7 @@ def _servers(ground: Environment, stack: ExitStack, section: Section) -> dict[st
         install()
         python = str(VENV / "bin" / "python")
         ports[FAST] = stack.enter_context(_library(ground, python, "pixels:predict"))
-        ports[BYTES] = stack.enter_context(_library(ground, python, "pixels:predict_arrays"))
+        ports[ARRAYS] = ports[BYTES] = stack.enter_context(_library(ground, python, "pixels:predict_arrays"))
         ports[PEER] = stack.enter_context(mlserver(ground, "pixels_mlserver.Pixels", *small)).address[1]
     except NoPeer as error:
         section.notes.append(f"{PEER} is not measured: {error}")
@@ -168,6 +169,7 @@ def _report(section: Section, ground: Environment, calls: dict[str, Call], words
     if PEER in times:
         section.compare(f"{LIBRARY} beside {PEER}, {words}", times[PEER], times[LIBRARY], "1 ×")
         section.compare(f"  with both in the image, {words}", times[PEER], times[FAST], "2 ×")
+        section.compare(f"  and a function that takes arrays, {words}", times[PEER], times[ARRAYS], "2 ×")
         section.compare(f"  as bytes beside {PEER}, {words}", times[PEER], times[BYTES], "10 ×")
         section.compare(f"  as bytes beside its own JSON, {words}", times[LIBRARY], times[BYTES], "10 ×")
         if WIRE in times:

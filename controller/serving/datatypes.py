@@ -70,6 +70,8 @@ class Numbers(NamedTuple):
         has been found out already."""
         if int in self.types and number_lists.are_integers(elements, self.low, self.high):
             return True
+        if float in self.types and number_lists.remembered(elements) <= self.high:
+            return True
         most = _MAGNITUDES.get(self.high)
         if most is None:
             return False

@@ -109,7 +109,7 @@ class Form:
                     f"{pointer}/shape", Text("has more than {max_empty} empty lists", max_empty=MAX_EMPTY)
                 )
             ]
-        return wrong or ([] if isinstance(data, BinaryTensor) else size_faults(shape, data, pointer))
+        return wrong or ([] if isinstance(data, BinaryTensor) else size_faults(shape, len(data), pointer))
 
     def python(self, item: dict[str, Any]) -> Any:
         """What the function gets for an input without faults, whose numbers are a list, or an array if it takes one."""

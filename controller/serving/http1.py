@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, Optional, Union
 
 from . import problems
+from .json_pieces import Sinks
 from .problems import ServingProblem, ServingProblemKind
 from .texts import wants_messages
 
@@ -54,12 +55,13 @@ class HttpRequest:
     ``files`` are place and length of files behind the body (see ``call_files``), None if the sender does not know of
     them. Their bytes, ``unread`` of them, are there for the code that answers, through ``read``:
     up to that many, at least one. ``arrived`` is called when all of it is there. ``waited``: seconds that it waited
-    before this process got it; ``told``: its client was told so.
+    before this process got it; ``told``: its client was told so. ``sinks``: where large arrays of numbers in its JSON
+    go instead of into lists.
     """
 
     __slots__ = (
         "arrived", "body", "chunked", "close", "files", "headers", "http_1_0", "id", "length", "method", "path", "read",
-        "told", "unread", "waited",
+        "sinks", "told", "unread", "waited",
     )  # fmt: skip
 
     def __init__(self, method: str, path: str, headers: dict[bytes, bytes], http_1_0: bool) -> None:
@@ -75,6 +77,7 @@ class HttpRequest:
         self.unread = 0
         self.read: Receive = _nothing
         self.waited = 0.0
+        self.sinks: Optional[Sinks] = None
         self.told = False
         self.arrived: Callable[[], None] = _done
         options = headers.get(b"connection")

@@ -15,7 +15,7 @@ import math
 import sys
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any, NoReturn, Union
+from typing import Any, NoReturn, Optional, Union
 
 from . import json_pieces, native, number_lists
 from .arrays import plain
@@ -33,6 +33,7 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 _orjson: Any = None
 _DIGITS = bytes.maketrans(b"123456789-[:, \t\r\n", b"000000000,,,,,,,,")
 _LONG_INTEGER = b"," + b"0" * 19  # -(2**63) has so many digits
+_LONG = 2.0**63  # integers of more than 64 bits are farther from 0
 
 
 class TooDeep(ValueError):
@@ -63,36 +64,38 @@ def is_large(body: Union[bytes, bytearray]) -> bool:
     return len(body) >= LARGE
 
 
-def read_bytes(body: Union[bytes, bytearray]) -> Any:
-    """A value from JSON in UTF-8. Raises ValueError, as ``read``, and UnicodeDecodeError."""
+def read_bytes(body: Union[bytes, bytearray], sinks: Optional[json_pieces.Sinks] = None) -> Any:
+    """A value from JSON in UTF-8. Raises ValueError, as ``read``, and UnicodeDecodeError. ``sinks``: where numbers of
+    large arrays go instead of into lists."""
     if not is_large(body):
         return read(body.decode("utf-8"))
-    few = json_pieces.has_few(body, MAX_DEPTH, b"[", b"{")
+    brackets = json_pieces.places(body, MAX_DEPTH, b"[", b"{")
+    spans = json_pieces.arrays(body, *brackets) if brackets is not None else []
     try:
-        value = _read_in_pieces(body) if few else _load(body)
+        value = _read_in_pieces(body, spans, sinks) if spans else _load(body)
     except ValueError:
         return read(body.decode("utf-8"))  # which may take it, or says in our words why not
-    if not few:
+    if brackets is None:
         check_depth(value)
     return value
 
 
-def _read_in_pieces(body: Union[bytes, bytearray]) -> Any:
-    """The value of a text with few brackets. Raises ValueError, in words of any kind."""
+def _read_in_pieces(
+    body: Union[bytes, bytearray], spans: list[tuple[int, int]], sinks: Optional[json_pieces.Sinks]
+) -> Any:
+    """The value of a text with large arrays at these places. Raises ValueError, in words of any kind."""
 
-    def filled(elements: list[Any], start: int, end: int) -> None:
-        if _orjson is None:
+    def filled(array: json_pieces.Filled) -> None:
+        if array.bound is not None:
+            number_lists.remember(array.elements, array.bound)
+        if _orjson is None or (array.bound is not None and array.bound < _LONG):
             return
-        found = number_lists.magnitude(elements)
-        if found is None:
-            exact = float not in set(map(type, elements))
-        else:
-            exact = found <= number_lists.EXACT
-            number_lists.remember(elements, found)
-        if not exact and _has_long_integer(body[start - 1 : end]):
+        is_exact = array.bound is None and float not in set(map(type, array.elements))
+        if not is_exact and _has_long_integer(body[array.start - 1 : array.end]):
             raise json_pieces.Unexpected
 
-    return json_pieces.read(body, _load, _orjson.loads if _orjson is not None else _load, filled)
+    load_piece = _orjson.loads if _orjson is not None else _load
+    return json_pieces.read(body, spans, _load, load_piece, filled, sinks)
 
 
 def _load(text: Union[bytes, bytearray]) -> Any:

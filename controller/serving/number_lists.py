@@ -4,11 +4,15 @@
 letters show that there is nothing else, since they are those of the exact types, and the bytes show how large the
 numbers are. Four passes over the list (its types, ``min``, ``max``, and what looks for ``inf``) take four times as
 long. What is not known here, the caller has to find out element by element.
+
+Where it is known already that there is nothing but numbers, as of an array in JSON without the letters of other values,
+one pass by ``math.hypot`` bounds all of them, in a third of that time.
 """
 
 from __future__ import annotations
 
 import marshal
+import math
 import threading
 from typing import Any, Optional
 
@@ -24,6 +28,7 @@ EXACT, SINGLE, DOUBLE = 0x43, 0x47, 0x7F
 _STEPS = tuple((top, bytes([*range(top), *range(128, 128 + top)])) for top in (EXACT, SINGLE, DOUBLE))
 
 
+_ROUNDED = 1 + 2**-50  # math.hypot may be some units in the last place too low
 _thread = threading.local()
 
 
@@ -40,11 +45,25 @@ class _Remembering:
 remembering = _Remembering()
 
 
-def remember(elements: list[Any], found: int) -> None:
-    """Let ``magnitude`` know the answer for this list."""
+def bound_of(numbers: list[Any]) -> float:
+    """None of these integers and floats is farther from 0: their Euclidean norm is not less than each of them."""
+    try:
+        return math.hypot(*numbers) * _ROUNDED
+    except OverflowError:  # an integer beyond all floats
+        return math.inf
+
+
+def remember(elements: list[Any], bound: float) -> None:
+    """Keep the bound of a list that has nothing but elements of the types int and float."""
     known = getattr(_thread, "known", None)
     if known is not None:
-        known[id(elements)] = (elements, found)
+        known[id(elements)] = (elements, bound)
+
+
+def remembered(elements: list[Any]) -> float:
+    """The bound of a list of integers and floats; infinite if it is not known."""
+    known = getattr(_thread, "known", None)
+    return known[id(elements)][1] if known and id(elements) in known else math.inf
 
 
 def magnitude(elements: list[Any]) -> Optional[int]:
@@ -52,9 +71,6 @@ def magnitude(elements: list[Any]) -> Optional[int]:
     if there is none; None unless the elements are many and all are of the type float."""
     if len(elements) < MANY or type(elements[0]) is not float or type(elements[-1]) is not float:
         return None
-    known = getattr(_thread, "known", None)
-    if known and id(elements) in known:
-        return known[id(elements)][1]  # type: ignore[no-any-return]
     found = 0
     for start in range(0, len(elements), _STEP):
         written = _written(elements[start : start + _STEP], b"g", 9)

@@ -94,7 +94,7 @@ class TensorCall:
             behind = None
         else:
             behind = _BytesBehind(memoryview(request.body)[length:])
-            body = parse(request.body[:length])
+            body = parse(request.body[:length], request.sinks)
         if not isinstance(body, dict) or not isinstance(body.setdefault("inputs", []), list):
             return body  # the check tells what is wrong
         faults: list[RequestFault] = []
@@ -333,7 +333,7 @@ def _texts(
         return item
     data, shape = item["data"], item.get("shape")
     if shape is not None:
-        wrong = shape_faults(shape, pointer) or size_faults(shape, data, pointer)
+        wrong = shape_faults(shape, pointer) or size_faults(shape, len(data), pointer)
         if wrong:
             faults += wrong
             return item

@@ -18,6 +18,8 @@ from .datatypes import Datatype
 from .files import Files
 from .forms import Form
 from .http1 import ClientDisconnected, HttpRequest, HttpResponse, problem_response
+from .json_pieces import NumberSink, Sinks
+from .json_tensors import TAKEN, TensorSink
 from .limiter import CallExpired, ClientGone, ConcurrencyLimiter, LimitedCall, LimiterClosed, QueueFull
 from .loading import InferenceFunction
 from .metrics import ProcessMetrics
@@ -98,7 +100,7 @@ def decode(request: HttpRequest, also: Sequence[bytes] = ()) -> Any:
             problems.MEDIA_TYPE, Text("Content-Type must be application/json, {given}", given=given)
         )
     if jsontext.is_large(request.body):
-        value = parse(request.body)
+        value = parse(request.body, request.sinks)
         request.body = b""  # the text is not needed beside what was made of it
         return value
     return parse(_text(request))
@@ -119,10 +121,10 @@ def _not_utf8(error: UnicodeDecodeError) -> ServingProblem:
     )
 
 
-def parse(text: Union[str, http1.Body]) -> Any:
-    """JSON from text or from its UTF-8. Raises ServingProblem 400 or 422."""
+def parse(text: Union[str, http1.Body], sinks: Optional[Sinks] = None) -> Any:
+    """JSON from text or from its UTF-8, with large arrays of numbers in ``sinks``. Raises ServingProblem 400 or 422."""
     try:
-        return jsontext.read(text) if isinstance(text, str) else jsontext.read_bytes(text)
+        return jsontext.read(text) if isinstance(text, str) else jsontext.read_bytes(text, sinks)
     except UnicodeDecodeError as error:
         raise _not_utf8(error) from error
     except jsontext.TooDeep as error:
@@ -257,6 +259,7 @@ class Predictor:
         self._outputs = OutputEncoder(inference.signature)
         self.check = compile_check(inference.signature)
         self._inputs = {variable.name: variable for variable in inference.signature.inputs}
+        self._datatypes = {variable.name: variable.datatypes for variable in inference.signature.inputs}
         self._has_files = any(Datatype.FILE in variable.datatypes for variable in inference.signature.inputs)
 
     def predict(self, request: HttpRequest, caller: PredictCaller) -> HttpResponse:
@@ -287,6 +290,7 @@ class Predictor:
             coding = request.headers.get(b"content-encoding")
             if coding is not None:
                 request.body = http1.decoded(request.body, coding, self._settings.max_body)
+            request.sinks = self._sinks if self._inference.numpy is not None else None
             with number_lists.remembering:
                 body: dict[str, Any] = read(request)
                 self._raise_if(check(body))
@@ -339,6 +343,18 @@ class Predictor:
                     raise problems.invalid([RequestFault(f"/inputs/{index}/shape", fault)]) from None
             elif type(data) is BinaryTensor:
                 item["data"] = data.elements()
+
+    def _sinks(self, body: Any) -> dict[int, NumberSink]:
+        """Arrays of numbers that the function takes as such, and which need no list for it: by the lists that stand in
+        their places in a request that has not been checked."""
+        items = body.get("inputs") if type(body) is dict else None
+        return {
+            id(item["data"]): TensorSink(self._inference.numpy, item, datatype)
+            for item in (items if type(items) is list else ())
+            if type(item) is dict and type(item.get("data")) is list
+            for datatype in self._datatypes.get(item["name"] if type(item.get("name")) is str else "", ())
+            if datatype.value == item.get("datatype") and datatype in TAKEN and self._as_array(item)
+        }
 
     def _as_array(self, item: dict[str, Any]) -> bool:
         """Does the function take these numbers as an array?"""

@@ -92,10 +92,10 @@ def shape_faults(shape: Any, pointer: str) -> list[RequestFault]:
     return []
 
 
-def size_faults(shape: list[int], data: list[Any], pointer: str) -> list[RequestFault]:
+def size_faults(shape: list[int], count: int, pointer: str) -> list[RequestFault]:
     """Does a sound shape fit the number of elements?"""
     wanted = math.prod(shape)
-    if wanted == len(data):
+    if wanted == count:
         return []
     return [
         RequestFault(
@@ -104,7 +104,7 @@ def size_faults(shape: list[int], data: list[Any], pointer: str) -> list[Request
                 "{shape} needs {wanted} elements, data has {count}",
                 shape=shape,
                 wanted=wanted,
-                count=len(data),
+                count=count,
             ),
         )
     ]

@@ -33,10 +33,15 @@ class BadTensor(ValueError):
 
 
 class BinaryTensor(NamedTuple):
-    """An input's numbers as they came; their number is that of the shape."""
+    """An input's numbers in memory, as they came or as they were read from JSON."""
 
     datatype: Datatype
     raw: memoryview
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return len(self.raw) // size_of(self.datatype)
 
     def elements(self) -> list[Any]:
         """Return them as Python's numbers."""

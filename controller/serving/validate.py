@@ -168,7 +168,10 @@ def _data(item: dict[str, Any], pointer: str, datatype: Datatype, listed: bool) 
     """Are the data of the datatype? ``listed``: they may be a list without a shape."""
     data, shape = item["data"], item.get("shape")
     if type(data) is BinaryTensor:
-        return _bytes(data, pointer, datatype)
+        wrong = _bytes(data, pointer, datatype)
+        if wrong or shape is None:
+            return wrong
+        return shape_faults(shape, pointer) or size_faults(shape, data.size, pointer)
     if datatype is Datatype.FILE:
         kind = item.get("content_type")
         faults = (
@@ -222,7 +225,7 @@ def _shaped(data: Any, shape: Any, pointer: str, datatype: Datatype) -> list[Req
                 Text("must be a flat array, as a shape is given, not {data}", data=json_name(data)),
             )
         ]
-    return element_faults(data, pointer, datatype) or size_faults(shape, data, pointer)
+    return element_faults(data, pointer, datatype) or size_faults(shape, len(data), pointer)
 
 
 def element_faults(data: list[Any], pointer: str, datatype: Datatype) -> list[RequestFault]:

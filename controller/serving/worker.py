@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import concurrent.futures
 
 SPARE_CONNECTIONS = 128  # beside those of the calls that run and wait: idle ones and health checks
+HELD = 8 * 1024 * 1024  # bytes of a block, by which large bodies find the memory of the last one again
 REPLACED = 75  # exit code of a worker that asked to be replaced
 
 
@@ -123,6 +124,9 @@ class ServingWorker:
 
     def _use_json(self) -> None:
         """Choose what reads and writes large JSON, now that the developer's code has been loaded."""
+        bytes(
+            HELD
+        )  # never touched. glibc gives back to the system what is free beyond twice the largest such block
         codec = jsontext.accelerate()
         self._row.reads_json_by(codec.origin)
         if codec.reason:

@@ -434,6 +434,52 @@ def test_arrays_on_our_own_face(arrays_server: Server, item: dict[str, Any], sha
     assert reply.outputs["seen"]["image"][:2] == ["float32", shape]
 
 
+@pytest.mark.parametrize("path", [INFER, "/predict"])
+def test_large_arrays_as_json(arrays_server: Server, path: str) -> None:
+    """They make no lists on their way, and are checked and shaped as all others."""
+    item = {"name": "image", "datatype": "FP32", "data": [0.1, 7, -2.5, 1e-7] * 10_000}
+    for shape in ([40_000], [4, 100, 100], None):
+        sent = item if shape is None else {**item, "shape": shape}
+        reply = arrays_server.post({"inputs": [sent]}, path)
+        assert reply.status == 200, reply.body
+        (image,) = (output for output in reply.json["outputs"] if output["name"] == "image")
+        assert image["shape"] == (shape or [40_000])
+        assert image["data"] == [float(np.float32(2) * np.float32(number)) for number in item["data"]]
+    wrong = {
+        "/inputs/0/shape": {**item, "shape": [3, 7]},
+        "/inputs/0/data/4": {**item, "data": [0.5] * 4 + [1e39] + [0.5] * 40_000},
+        "/inputs/0/data/2": {**item, "data": [0.5] * 2 + [None] + [0.5] * 40_000},
+        "/inputs/0/datatype": {**item, "datatype": "str"},
+        "/inputs/0/name": {**item, "name": "other"},
+    }
+    for pointer, sent in wrong.items():
+        reply = arrays_server.post({"inputs": [sent]}, path)
+        assert reply.status == 422, reply.body[:1000]
+        assert pointer in [error["pointer"] for error in reply.json["errors"]]
+
+
+def test_arrays_of_json_take_less_memory_than_their_text(tmp_path: Path) -> None:
+    server = Server(tmp_path, ARRAYS.replace("data.tolist()]", "[]]"), component="net").ready()
+    chance = random.Random(7)
+    pixels = [chance.random() for _ in range(400_000)]
+
+    def call(data: list[float]) -> int:
+        body = {
+            "inputs": [{"name": "image", "datatype": "FP32", "data": data}],
+            "outputs": [{"name": "seen"}],
+        }
+        text = json.dumps(body).encode()
+        assert server.post(text, INFER).status == 200
+        return len(text)
+
+    call([0.5] * 20_000)
+    before = peak(server)
+    size = call(pixels)
+    grown = peak(server) - before
+    server.close()
+    assert size / 2 < grown < 2 * size
+
+
 def test_an_empty_array_of_a_size_beyond_all_memory(arrays_server: Server) -> None:
     """Such a shape fits its data, none at all, but numpy refuses it: the function has not failed."""
     shape = [0, 2**31 - 1, 2**31 - 1, 2**31 - 1]

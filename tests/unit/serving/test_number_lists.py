@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from controller.serving import number_lists
 from controller.serving.datatypes import BF16_MAX, FP16_MAX, FP32_MAX, NUMBERS, Datatype
-from controller.serving.number_lists import DOUBLE, EXACT, MANY, SINGLE, are_integers, magnitude
+from controller.serving.number_lists import (
+    DOUBLE,
+    EXACT,
+    MANY,
+    SINGLE,
+    are_integers,
+    bound_of,
+    magnitude,
+    remembered,
+)
 
 #: Where the types and their limits are.
 EDGES: list[Any] = [
@@ -107,20 +116,41 @@ def test_limits_of_integers_that_show_in_bytes(low: float, high: float, is_known
         assert not are_integers(elements, low, high) or low <= odd <= high
 
 
+@given(st.lists(st.floats(allow_nan=False) | st.integers(), min_size=1, max_size=20))
+def test_bounds(numbers: list[Any]) -> None:
+    bound = bound_of(numbers)
+    assert all(abs(number) <= bound for number in numbers)
+    assert bound <= 1.01 * math.sqrt(len(numbers)) * max(map(abs, numbers)) or bound == math.inf
+
+
+@pytest.mark.parametrize("largest", [FP32_MAX, FP16_MAX, 5e-324, 1.7e308, 2.0**63, 2**64, 3])
+def test_a_bound_of_numbers_that_are_nearly_the_limit(largest: Any) -> None:
+    for others in ([], [0.0], [largest], [5e-324] * 1000, [0.5, -largest]):
+        assert largest <= bound_of([*others, largest])
+
+
+@given(st.lists(st.floats(allow_nan=False) | st.integers() | st.integers(0, 300), min_size=1, max_size=20))
+def test_bounds_decide_as_each_element_does(elements: list[Any]) -> None:
+    with number_lists.remembering:
+        number_lists.remember(elements, bound_of(elements))
+        for numbers in NUMBERS.values():
+            assert numbers.hold(elements) is all(map(numbers.holds, elements))
+
+
 def test_what_is_remembered_is_only_known_within() -> None:
     elements = [0.5] * MANY
-    number_lists.remember(elements, DOUBLE)
-    assert magnitude(elements) == EXACT
+    number_lists.remember(elements, 1.0)
+    assert remembered(elements) == math.inf
     with number_lists.remembering:
-        number_lists.remember(elements, DOUBLE)
-        assert magnitude(elements) == DOUBLE
-        assert magnitude(list(elements)) == EXACT
-    assert magnitude(elements) == EXACT
+        number_lists.remember(elements, 1.0)
+        assert remembered(elements) == 1.0
+        assert remembered(list(elements)) == math.inf
+    assert remembered(elements) == math.inf
 
 
 def test_what_is_remembered_is_forgotten_with_an_error() -> None:
     elements = [0.5] * MANY
     with contextlib.suppress(ValueError), number_lists.remembering:
-        number_lists.remember(elements, DOUBLE)
+        number_lists.remember(elements, 1.0)
         raise ValueError
-    assert magnitude(elements) == EXACT
+    assert remembered(elements) == math.inf
