@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import concurrent.futures
 
 SPARE_CONNECTIONS = 128  # beside those of the calls that run and wait: idle ones and health checks
-HELD = 8 * 1024 * 1024  # bytes of a block, by which large bodies find the memory of the last one again
+HELD = 4 * 1024 * 1024  # bytes of a block, by which large bodies find the memory of the last one again
 REPLACED = 75  # exit code of a worker that asked to be replaced
 
 

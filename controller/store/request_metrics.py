@@ -51,6 +51,7 @@ class RequestMetrics:
     bytes: Counter[tuple[str, str]] = field(default_factory=Counter)  # of sockets, by API and direction
     waiting: Counter[tuple[str, str]] = field(default_factory=Counter)  # calls, by API and why
     waits: Counter[tuple[str, str]] = field(default_factory=Counter)  # that have begun, the same
+    unlogged: int = 0  # lines that the access log has dropped
     _changes: int = 0
     _written: int = -1
 
@@ -71,6 +72,12 @@ class RequestMetrics:
         buckets[bisect_left(BUCKETS, duration)] += 1
         self.seconds[api] += int(duration * 1e6)
         self._changes += 1
+
+    def access_lines_dropped(self, count: int) -> None:
+        """Note how many there are since the start of the worker."""
+        if count != self.unlogged:
+            self.unlogged = count
+            self._changes += 1
 
     def wait_begins(self, api: str, why: WaitReason) -> None:
         self.waiting[api, why] += 1
@@ -101,6 +108,7 @@ class RequestMetrics:
         self.requests.update(other.requests)
         self.seconds.update(other.seconds)
         self.lost += other.lost
+        self.unlogged += other.unlogged
         self.in_flight.update(other.in_flight)
         self.sockets.update(other.sockets)
         self.ended.update(other.ended)
@@ -207,6 +215,7 @@ def _meter(document: dict[str, Any]) -> RequestMetrics:
         _pairs(document.get("socketBytes", [])),
         _pairs(document.get("waiting", [])),
         _pairs(document.get("waits", [])),
+        _count(document.get("unlogged", 0)),
     )
 
 
@@ -232,6 +241,7 @@ def _write(path: Path, meter: RequestMetrics) -> None:
         "durations": meter.durations,
         "seconds": meter.seconds,
         "lost": meter.lost,
+        "unlogged": meter.unlogged,
         "inFlight": {api: count for api, count in meter.in_flight.items() if count > 0},
         "sockets": {api: count for api, count in meter.sockets.items() if count > 0},
         "socketsEnded": [(api, how, count) for (api, how), count in meter.ended.items()],

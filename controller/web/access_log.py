@@ -24,7 +24,9 @@ from controller.guards import report
 
 log = logging.getLogger(__name__)
 
-WAITING: Final = 10_000  # lines that may wait to be written
+WAITING: Final = 10_000  # lines that may wait to be written,
+MOST_HELD: Final = 8 * 2**20  # and about so many bytes of memory
+EACH: Final = 1200  # of them for a line, beside what the caller has sent
 PERIOD: Final = 0.5  # seconds between two writes
 CLOSING: Final = 2.0  # seconds that the last lines get when a worker stops
 #: Bytes that are written at once: so many, and the kernel keeps them together in a pipe, too. A line is shorter.
@@ -52,6 +54,12 @@ class AccessEntry:
     request: str
     api: str
     trace: str = ""
+
+    @property
+    def memory(self) -> int:
+        """Return about how many bytes of memory it takes."""
+        texts = (self.user, self.path, self.referrer, self.agent, self.request)
+        return EACH + sum(len(text) if text.isascii() else 4 * len(text) for text in texts)
 
 
 def combined(entry: AccessEntry) -> str:
@@ -138,7 +146,9 @@ class AccessLog:
         self._format = FORMATS[style]
         self._path = path
         self._entries: deque[AccessEntry] = deque()
+        self._added = self._taken = 0  # bytes of memory; each is changed by one thread
         self._dropped = 0
+        self._told = 0  # of the dropped ones, in our own log
         self._cut = False  # the file ends in the middle of a line, because the disk was full
         self._failing = False
         self._file = sys.stdout.fileno() if path is None else -1
@@ -148,10 +158,17 @@ class AccessLog:
 
     def add(self, entry: AccessEntry) -> None:
         """Never blocks. Called on the event loop."""
-        if len(self._entries) >= WAITING:
+        memory = entry.memory
+        if len(self._entries) >= WAITING or self._added - self._taken + memory > MOST_HELD:
             self._dropped += 1
         else:
+            self._added += memory
             self._entries.append(entry)
+
+    @property
+    def dropped(self) -> int:
+        """Return how many lines were dropped since the start."""
+        return self._dropped
 
     def close(self) -> None:
         self._stop.set()
@@ -171,16 +188,20 @@ class AccessLog:
                 return
 
     def _write_all(self) -> None:
-        dropped, self._dropped = self._dropped, 0
-        if dropped:
+        dropped = self._dropped
+        if dropped > self._told:
             log.warning(
-                "lines of the access log were dropped, since it is too slow", extra={"lines": dropped}
+                "lines of the access log were dropped, since it is too slow",
+                extra={"lines": dropped - self._told},
             )
+            self._told = dropped
         self._open()
         lines: list[bytes] = []
         size = 0
         for _ in range(len(self._entries)):
-            line = self._format(self._entries.popleft()).encode("ascii", "replace") + b"\n"
+            entry = self._entries.popleft()
+            self._taken += entry.memory
+            line = self._format(entry).encode("ascii", "replace") + b"\n"
             if size + len(line) > PIECE:
                 self._write(b"".join(lines))
                 lines, size = [], 0

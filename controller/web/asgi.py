@@ -340,9 +340,9 @@ class GatewayApp:
         self._staging.close()
         self._storage.close()
         self._runs.close()
-        self._write_meter()
         if self._access is not None:
             await asyncio.to_thread(self._access.close)
+        self._write_meter()
 
     def begin_stop(self) -> None:
         """Begin no more async calls, and close WebSockets."""
@@ -759,6 +759,8 @@ class GatewayApp:
         return found
 
     def _write_meter(self) -> None:
+        if self._access is not None:
+            self._meter.access_lines_dropped(self._access.dropped)
         self._meter.flush(self._meter_file)
 
 

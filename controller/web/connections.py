@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import sys
 from contextlib import suppress
 from typing import Any
@@ -26,6 +27,7 @@ from controller.web.reply import Reply
 
 log = logging.getLogger(__name__)
 
+LOOK, LONGEST_LOOK = 0.05, 5.0  # seconds before one looks for a caller who sends no more, first and later
 HEADER = 30.0  # seconds that the header of a connection's first request may take
 STALLED = 60.0  # seconds for which a caller may read nothing of a response that waits for them
 
@@ -38,22 +40,30 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
     instead: it takes the connection over, after its own handshake with a component."""
 
     _callback_parser: Any
+    _body_receiver: Any
     _websocket: Tunnel | None
     _idle_until: float | None  # of the loop's time, None while a request is served
     _timer: asyncio.TimerHandle | None
     _timer_at: float
     _keepalive: float
+    _reply: Reply | None  # of the request that is being served, if it was read here
+    _begun: bool  # the response to one that was read by gunicorn
+    _ended: bool  # the caller sends no more
 
     def connection_made(self, transport: Any) -> None:
         self._timer, self._timer_at = None, 0.0
         self._idle_until = None
+        self._reply, self._begun = None, False
+        self._ended = False
         super().connection_made(transport)
         self._wait_until(self.worker.loop.time() + HEADER)
 
     # --- time ----------------------------------------------------------------------------------------------------
 
     def _arm_keepalive_timer(self) -> None:
-        if self._keepalive > 0:
+        if self._ended:
+            self._keepalive_timeout()  # there will be no other request
+        elif self._keepalive > 0:
             self._wait_until(self.worker.loop.time() + self._keepalive)
 
     def _cancel_keepalive_timer(self) -> None:
@@ -81,6 +91,45 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
 
     # --- the end -------------------------------------------------------------------------------------------------
 
+    def eof_received(self) -> bool:
+        """The caller sends no more. One who has sent a whole request may have closed only their own side, as `nc` does,
+        and wait for the answer. In the middle of a stream, whose next part may come late, they have left: nothing could
+        be sent to see whether they are there. Return True to leave the connection open."""
+        receiver = self._body_receiver
+        if self._websocket is not None or receiver is None or not receiver._complete or self._streams():
+            return False
+        if not self._ended:
+            self._ended = True
+            self._look_in(LOOK, self._current_request)
+        return True
+
+    def _streams(self) -> bool:
+        """Return True if a response of unknown length has begun."""
+        if self._reply is not None:
+            return self._reply.streams
+        return self._begun and self._current_request.version >= (1, 1)
+
+    def _look_in(self, seconds: float, request: Any) -> None:
+        self.worker.loop.call_later(seconds, self._look_for_caller, request, min(2 * seconds, LONGEST_LOOK))
+
+    def _look_for_caller(self, request: Any, pause: float) -> None:
+        """End the call of a caller who has closed the connection altogether: then their host refuses what is sent, such
+        as an interim response. A client of HTTP/1.0 does not know these, and is only noticed with the answer."""
+        if self._closed or self._current_request is not request:
+            return
+        if self._is_refused():
+            self.transport.abort()
+            return
+        has_begun = self._begun if self._reply is None else self._reply.written
+        if not has_begun and request.version >= (1, 1):
+            self._safe_write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._look_in(pause, request)
+
+    def _is_refused(self) -> bool:
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), 0)  # errors are always told
+        return bool(poll.poll(0))
+
     def _close_transport(self) -> None:
         if not self._closed:
             super()._close_transport()
@@ -97,6 +146,7 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
     # --- requests ------------------------------------------------------------------------------------------------
 
     def _on_headers_complete(self) -> bool:
+        self._reply, self._begun = None, False
         request = self._callback_parser.ordinary
         if request is None or self._is_ssl:
             return bool(super()._on_headers_complete())
@@ -110,7 +160,7 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
         if not isinstance(request, OrdinaryRequest):
             return bool(await self._handle_http_request(request, sockname, peername))
         scope = self._build_http_scope(request, sockname, peername)
-        reply = Reply(self, request.method == "HEAD", closes=self._ends())
+        self._reply = reply = Reply(self, request.method == "HEAD", closes=self._ends())
         try:
             await self.app(scope, self._body_receiver.receive, reply.send)
         except asyncio.CancelledError:
@@ -120,6 +170,20 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
         if not reply.started and not self._closed:
             self._send_error_response(500, "Internal Server Error")
         return reply.keeps_alive and not self._ends()
+
+    def _send_response_start(self, *about: Any, **options: Any) -> None:
+        self._begun = True
+        super()._send_response_start(*about, **options)
+
+    def _feed_callback_parser(self, data: bytes) -> bool:
+        """Read what has arrived. Of a caller who sends no more, a request that is not whole never will be."""
+        is_sound = bool(super()._feed_callback_parser(data))
+        if self._ended and self._body_receiver is not None:
+            if self._body_receiver._complete:
+                self._look_in(LOOK, self._current_request)
+            else:
+                self._body_receiver.signal_disconnect()
+        return is_sound
 
     def _ends(self) -> bool:
         """Return True if the connection ends with this request."""
@@ -176,7 +240,7 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
     def _take_over(self, tunnel: Tunnel) -> tuple[asyncio.Transport, bytes]:
         """End HTTP on this connection: `tunnel` gets what arrives from now on. Return the transport, and what has
         arrived behind the request."""
-        if self._closed:
+        if self._closed or self._ended:
             raise CallerGone
         early: bytes = self._callback_parser.remaining()
         self._callback_parser, self._websocket = None, tunnel

@@ -12,7 +12,7 @@ import re
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from gunicorn.asgi.parser import CallbackRequest, InvalidHeader, PythonProtocol
+from gunicorn.asgi.parser import CallbackRequest, InvalidHeader, PythonProtocol, UnsupportedTransferCoding
 
 LONGEST: Final = 8000  # bytes of a header, so that none of its lines exceeds a limit of gunicorn's
 DIGITS: Final = 1000  # of a length at most; Python reads some thousands of them
@@ -23,6 +23,7 @@ _HEAD = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-~]*+) HTTP/1\.1\r\n"
     rb"((?:[A-Za-z0-9!#$%&'*+.^`|~-]++:[\t -~\x80-\xff]*+\r\n){1,100}+)\r\n"
 )
+_OTHER_CODING = "The only transfer coding that is understood is chunked, not {!r}."
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 #: Fields that change how a message is read.
 _UNUSUAL = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"))
@@ -74,9 +75,13 @@ class RequestParser(PythonProtocol):  # type: ignore[misc]
             super().feed(data)
 
     def _finalize_headers(self) -> None:
-        """Refuse a length that Python would not read as a number, which gunicorn does not expect of digits."""
-        if any(name == b"content-length" and len(value) > DIGITS for name, value in self._headers_list):
-            raise InvalidHeader("Invalid Content-Length value")
+        """Refuse a length that Python would not read as a number, which gunicorn does not expect of digits, and
+        codings that nobody here undoes: gunicorn would pass a body of `gzip, chunked` on as if it were none."""
+        for name, value in self._headers_list:
+            if name == b"content-length" and len(value) > DIGITS:
+                raise InvalidHeader("Invalid Content-Length value")
+            if name == b"transfer-encoding" and value.lower() != b"chunked":
+                raise UnsupportedTransferCoding(_OTHER_CODING.format(value[:100].decode("latin-1")))
         super()._finalize_headers()
 
     def _pass_on(self, data: bytes) -> None:

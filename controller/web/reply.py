@@ -64,6 +64,16 @@ class Reply:
             await flow.drain()
 
     @property
+    def written(self) -> bool:
+        """Return True if a part of the response has been written."""
+        return self.started and not self._head
+
+    @property
+    def streams(self) -> bool:
+        """Return True if a part of a response of unknown length has been written."""
+        return self._chunked and self.written
+
+    @property
     def keeps_alive(self) -> bool:
         """Return True if the connection can be used for another request."""
         return self.complete and not self.closes and not self._left

@@ -162,6 +162,17 @@ def test_a_request_that_reads_two_ways_is_refused(web: Web, request_bytes: bytes
     assert not any("smuggled" in line for line in web.component.seen[before:])
 
 
+@pytest.mark.parametrize("coding", ["gzip, chunked", "gzip,chunked", "deflate, chunked", "identity, chunked"])
+@pytest.mark.parametrize("path", ["/demo/open/x", "/demo/none/x", "/-/login", "/-/git/a.git/git-upload-pack"])
+def test_other_transfer_codings_are_not_understood(web: Web, coding: str, path: str) -> None:
+    before = len(web.component.seen)
+    answer = web.raw(head(f"Transfer-Encoding: {coding}", path=path) + b"0\r\n\r\n" + SMUGGLED)
+    assert answer.startswith(b"HTTP/1.1 501 Not Implemented\r\n"), answer[:200]
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"The only transfer coding that is understood is chunked" in answer
+    assert len(web.component.seen) == before
+
+
 def test_what_is_pipelined_is_authorised_on_its_own(web: Web) -> None:
     ordinary = b"GET /demo/open/first HTTP/1.1\r\nHost: a\r\n\r\n"
     last = b"GET /demo/closed/second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -209,6 +220,20 @@ def test_expect_100_continue(web: Web) -> None:
     document = json.loads(answer.partition(b"\r\n\r\n")[2])
     assert document["size"] == 3
     assert "expect" not in {name.lower() for name in document["headers"]}
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_caller_who_sends_no_more_gets_the_answer(web: Web, version: str) -> None:
+    """As `nc` and some clients of HTTP/1.0 do it."""
+    for request, size in ((f"GET /demo/open/x HTTP/{version}", 0), (f"POST /demo/open/x HTTP/{version}", 3)):
+        with socket.create_connection(web.address, timeout=30) as sock:
+            sock.sendall(f"{request}\r\nHost: a\r\nContent-Length: {size}\r\n\r\n{'a' * size}".encode())
+            sock.shutdown(socket.SHUT_WR)
+            answer = b""
+            while part := sock.recv(65536):
+                answer += part
+        assert f"HTTP/{version} 200 OK".encode() in answer
+        assert json.loads(answer.rpartition(b"\r\n\r\n")[2])["size"] == size
 
 
 def test_a_caller_who_leaves_ends_the_component_s_call(web: Web) -> None:

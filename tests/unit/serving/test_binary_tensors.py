@@ -437,14 +437,15 @@ def test_arrays_on_our_own_face(arrays_server: Server, item: dict[str, Any], sha
 @pytest.mark.parametrize("path", [INFER, "/predict"])
 def test_large_arrays_as_json(arrays_server: Server, path: str) -> None:
     """They make no lists on their way, and are checked and shaped as all others."""
-    item = {"name": "image", "datatype": "FP32", "data": [0.1, 7, -2.5, 1e-7] * 10_000}
+    numbers = [0.1, 7, -2.5, 1e-7] * 10_000
+    item: dict[str, Any] = {"name": "image", "datatype": "FP32", "data": numbers}
     for shape in ([40_000], [4, 100, 100], None):
         sent = item if shape is None else {**item, "shape": shape}
         reply = arrays_server.post({"inputs": [sent]}, path)
         assert reply.status == 200, reply.body
         (image,) = (output for output in reply.json["outputs"] if output["name"] == "image")
         assert image["shape"] == (shape or [40_000])
-        assert image["data"] == [float(np.float32(2) * np.float32(number)) for number in item["data"]]
+        assert image["data"] == [float(np.float32(2) * np.float32(number)) for number in numbers]
     wrong = {
         "/inputs/0/shape": {**item, "shape": [3, 7]},
         "/inputs/0/data/4": {**item, "data": [0.5] * 4 + [1e39] + [0.5] * 40_000},
@@ -577,6 +578,7 @@ def test_numbers_as_json_take_little_more_memory_than_their_objects(
     before = peak(server)
     call(body)
     grown = peak(server) - before
+    server.close()
     assert len(body) / 2 < grown < 3.3 * len(body)
 
 

@@ -58,6 +58,7 @@ def read(text: str, datatype: Datatype, codec: Any, directly: bool) -> Any:
 
 def agree(text: str, datatype: Datatype) -> bool:
     """Compare both ways; True if the array was made without a list."""
+    direct: Any = None
     for codec in CODECS:
         listed, direct = (read(text, datatype, codec, directly) for directly in (False, True))
         if type(listed) is tuple:

@@ -30,6 +30,16 @@ def test_an_ended_worker_s_counts_stay(tmp_path: Path) -> None:
     assert request_metrics.read_all(folder) == RequestMetrics()
 
 
+def test_dropped_lines_of_the_access_log_stay(tmp_path: Path) -> None:
+    for process in (1, 2):
+        counts = RequestMetrics()
+        for dropped in (3, 3, 5):
+            counts.access_lines_dropped(dropped)
+            counts.flush(request_metrics.worker_file(tmp_path, process))
+    request_metrics.retire(tmp_path, 1)
+    assert request_metrics.read_all(tmp_path).unlogged == 10
+
+
 def test_sockets_of_ended_workers_are_not_open(tmp_path: Path) -> None:
     folder = tmp_path / "web"
     request_metrics.clear(folder)

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import threading
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.web.access_log import FORMATS, PIECE, WAITING, AccessEntry, AccessLog, as_json, combined
+from controller.web.access_log import (
+    FORMATS,
+    MOST_HELD,
+    PIECE,
+    WAITING,
+    AccessEntry,
+    AccessLog,
+    as_json,
+    combined,
+)
 from tests.support.waiting import wait_for
 
 ENTRY = AccessEntry(
@@ -156,6 +166,39 @@ def test_a_reader_that_hangs_costs_lines_and_no_time(
     thread.join()
     os.close(reader)
     assert all(json.loads(line)["status"] == 200 for line in b"".join(got).splitlines())
+
+
+@pytest.mark.parametrize("letter", ["a", "\u20ac", "\udcff"])
+def test_long_fields_that_wait_take_bounded_memory(tmp_path: Path, letter: str) -> None:
+    """Each of these lines would be cut when it is written, and until then has what the caller has sent."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    made = AccessLog("json", path)
+    sent = 0
+    tracemalloc.start()
+    try:
+        while not made.dropped:
+            long = (f"{sent}" + letter * 8000)[:8000]
+            made.add(replace(ENTRY, path="/" + long, referrer=long + "r", agent=long + "a"))
+            sent += 1
+        assert tracemalloc.get_traced_memory()[0] < 1.5 * MOST_HELD
+    finally:
+        tracemalloc.stop()
+    assert made.dropped == 1
+    got: list[bytes] = []
+    wait_for(lambda: made._file >= 0)
+    os.set_blocking(reader, True)
+    thread = threading.Thread(target=_read, args=(reader, got))
+    thread.start()
+    wait_for(lambda: not made._entries)
+    made.add(ENTRY)  # there is room again
+    made.close()
+    os.close(made._file)
+    thread.join()
+    os.close(reader)
+    assert b"".join(got).count(b"\n") == sent
+    assert made.dropped == 1
 
 
 def _read(descriptor: int, got: list[bytes]) -> None:

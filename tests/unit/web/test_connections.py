@@ -217,6 +217,128 @@ def test_a_caller_who_leaves_ends_the_call() -> None:
     asyncio.run(run())
 
 
+async def answers_to(*pieces: bytes, app: App = echo) -> bytes:
+    """What a caller gets who sends each piece, waits for its answer before the next one, and sends no more."""
+    async with connected(app) as (reader, writer, worker):
+        found = b""
+        for piece in pieces[:-1]:
+            writer.write(piece)
+            found += await read(reader)
+        writer.write(pieces[-1])
+        writer.write_eof()
+        found += await reader.read()
+        while worker.nr_conns:
+            await asyncio.sleep(0.001)
+        return found
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"], ids=["ordinary", "read by gunicorn"])
+def test_a_caller_who_sends_no_more_gets_the_answers(version: bytes) -> None:
+    get, post = GET.replace(b"1.1", version), POST.replace(b"1.1", version)
+    assert asyncio.run(answers_to(get)).endswith(b"\r\n\r\n/")
+    assert asyncio.run(answers_to(post + b"abc")).endswith(b"\r\n\r\n/abc")
+    if version == b"1.1":
+        assert asyncio.run(answers_to(GET, GET + POST + b"abc" + GET)).count(b" 200 OK") == 3
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_a_caller_who_sends_no_more_may_wait_for_long(
+    monkeypatch: pytest.MonkeyPatch, version: bytes
+) -> None:
+    monkeypatch.setattr(connections, "LOOK", 0.001)
+
+    async def slow(scope: Message, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.05)
+        await echo(scope, receive, send)
+
+    interim, _, answer = asyncio.run(answers_to(GET.replace(b"1.1", version), app=slow)).rpartition(
+        b"HTTP/1.1 200"
+    )
+    assert interim.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"") == b""
+    assert (interim == b"") is (version == b"1.0")
+    assert answer.endswith(b"/")
+
+
+@pytest.mark.parametrize("request_", [GET, POST + b"abc", GET + GET], ids=["no body", "a body", "two"])
+@pytest.mark.parametrize("waits_first", [True, False])
+def test_a_caller_who_sends_no_more_and_leaves_ends_the_call(
+    monkeypatch: pytest.MonkeyPatch, request_: bytes, waits_first: bool
+) -> None:
+    monkeypatch.setattr(connections, "LOOK", 0.001)
+    monkeypatch.setattr(connections, "LONGEST_LOOK", 0.01)
+
+    async def run() -> None:
+        began, ended, calls = asyncio.Event(), asyncio.Event(), []
+
+        async def waiting(scope: Message, receive: Receive, send: Send) -> None:
+            calls.append(scope)
+            if len(calls) < request_.count(b"HTTP/1.1"):
+                await echo(scope, receive, send)
+                return
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async with connected(waiting) as (reader, writer, worker):
+            writer.write(request_)
+            writer.write_eof()
+            await began.wait()
+            if waits_first:
+                await reader.readuntil(b"100 Continue")
+            writer.close()
+            await ended.wait()
+            while worker.nr_conns:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("length", [b"4", b""], ids=["of a length", "a stream"])
+def test_a_caller_who_sends_no_more_in_the_middle_of_an_answer(length: bytes) -> None:
+    """Only the end of a stream may be far."""
+
+    async def run() -> bytes:
+        ended = asyncio.Event()
+
+        async def halves(_: Message, __: Receive, send: Send) -> None:
+            headers = [(b"content-length", length)] if length else []
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+            await ended.wait()
+            await send({"type": "http.response.body", "body": b"cd"})
+
+        async with connected(halves) as (reader, writer, worker):
+            writer.write(GET)
+            await reader.readuntil(b"ab")
+            writer.write_eof()
+            if length:
+                ended.set()
+            while worker.nr_conns:
+                await asyncio.sleep(0.001)
+            return await reader.read()
+
+    assert asyncio.run(run()).strip() == (b"cd" if length else b"")
+
+
+def test_a_caller_who_sends_no_more_in_the_middle_of_a_body_has_left() -> None:
+    async def run() -> Message:
+        heard: list[Message] = []
+
+        async def reading(_: Message, receive: Receive, __: Send) -> None:
+            heard.append(await receive())
+            heard.append(await receive())
+
+        async with connected(reading) as (reader, writer, _):
+            writer.write(POST + b"a")
+            writer.write_eof()
+            await reader.read()
+        return heard[-1]
+
+    assert asyncio.run(run())["type"] in ("http.request", "http.disconnect")
+
+
 def test_a_stopping_worker_says_that_the_connection_ends() -> None:
     async def run() -> bytes:
         async with connected(echo) as (reader, writer, worker):

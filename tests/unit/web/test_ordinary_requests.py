@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gunicorn.asgi.parser import CallbackRequest, InvalidHeader, PythonProtocol
+from gunicorn.asgi.parser import CallbackRequest, InvalidHeader, PythonProtocol, UnsupportedTransferCoding
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -153,6 +153,17 @@ def test_a_connection_is_used_again() -> None:
             reading.parser.reset()
     assert ordinary == [True, False] * 3
     assert reading.bytes == b"000102"
+
+
+@pytest.mark.parametrize(
+    "codings",
+    [[b"gzip, chunked"], [b"GZIP", b"chunked"], [b"deflate"], [b"identity, chunked"], [b"compress,chunked"]],
+)
+def test_transfer_codings_that_nobody_undoes(codings: list[bytes]) -> None:
+    """gunicorn takes such bodies, and would pass on coded bytes as if they were not."""
+    fields = b"".join(b"Transfer-Encoding: %b\r\n" % coding for coding in codings)
+    with pytest.raises(UnsupportedTransferCoding, match="only transfer coding that is understood is chunked"):
+        RequestParser(on_headers_complete=lambda: False).feed(HEAD + fields + b"\r\n0\r\n\r\n")
 
 
 NAMES = (

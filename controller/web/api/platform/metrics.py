@@ -231,6 +231,11 @@ def _gateway(meter: RequestMetrics) -> Iterator[Metric]:
     for api, count in sorted(meter.in_flight.items()):
         in_flight.add_metric([api], count)
     yield in_flight
+    yield CounterMetricFamily(
+        "prichal_access_log_lines_dropped",
+        "Lines of the access log that were not written, since its reader or disk was too slow.",
+        meter.unlogged,
+    )
     yield from _waits(meter)
     yield from _sockets(meter)
 
