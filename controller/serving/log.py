@@ -12,6 +12,7 @@ import select
 import traceback
 
 STDERR = 2
+LONGEST = 64 * 1024  # characters of a traceback
 _OURS = os.path.dirname(__file__) + os.sep
 _IMPORTLIB = os.path.dirname(importlib.__file__) + os.sep
 
@@ -38,7 +39,15 @@ def write_traceback(error: BaseException) -> None:
     user = error.__traceback__
     while user is not None and _is_machinery(user.tb_frame.f_code.co_filename):
         user = user.tb_next
-    write("".join(traceback.format_exception(type(error), error, user or error.__traceback__)))
+    write(_bounded("".join(traceback.format_exception(type(error), error, user or error.__traceback__))))
+
+
+def _bounded(text: str) -> str:
+    """Leave out the middle of a text that holds up its thread and the log: a message may be a whole array."""
+    if len(text) <= LONGEST:
+        return text
+    cut = len(text) - LONGEST
+    return f"{text[: LONGEST // 2]}\n({cut} characters are left out)\n{text[-LONGEST // 2 :]}"
 
 
 def _is_machinery(path: str) -> bool:

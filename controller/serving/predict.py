@@ -649,5 +649,5 @@ def _gone() -> ServingProblem:
 def _message(error: BaseException) -> str:
     try:
         return str(error)[:2000]
-    except Exception:  # noqa: BLE001 -- a __str__ of theirs may fail in any way
+    except BaseException:  # noqa: BLE001 -- a __str__ of theirs may fail in any way, and must not end our thread
         return Text("(its message cannot be shown)")

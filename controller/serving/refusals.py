@@ -31,7 +31,7 @@ def refusal_of(error: BaseException) -> Optional[ServingProblem]:
         if status not in STATUSES:
             return None
         text = _text(detail) or _text(str(error))
-    except Exception:  # noqa: BLE001 -- attributes of theirs may fail in any way
+    except BaseException:  # noqa: BLE001 -- attributes of theirs may fail in any way, and must not end our thread
         return None
     kind = dataclasses.replace(problems.FUNCTION_REFUSED, status=status)
     if isinstance(title, str) and title.strip():

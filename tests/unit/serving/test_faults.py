@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from controller.serving import log
 from tests.unit.serving.conftest import Serve
 from tests.unit.serving.server import ECHO, Reply, text, text_function
 
@@ -42,6 +43,9 @@ def test_an_exception_is_a_500_without_traceback_and_the_log_has_it(serve: Serve
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("raise GeneratorExit", "GeneratorExit"),
         ("raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})()", "Odd"),
+        ("raise type('Quit', (Exception,), {'__str__': lambda self: sys.exit(3)})()", "Quit"),
+        ("raise type('Told', (Exception,), {'status_code': property(lambda self: sys.exit(3))})()", "Told"),
+        ("raise ValueError('x' * 20_000_000)", "ValueError"),
         ("raise RecursionError('deep')", "RecursionError"),
         ("raise OSError('disk')", "OSError"),
     ],
@@ -53,6 +57,18 @@ def test_whatever_is_raised_the_worker_stays(serve: Serve, statement: str, kind:
     assert reply.json["exception"]["type"] == kind
     assert server.post(text()).outputs == {"text": "well"}
     assert "worker_restarts_total 0" in server.get("/metrics").body.decode()
+
+
+def test_a_traceback_with_a_large_message_is_cut_in_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise ValueError("a" * 10**6 + "z")
+    except ValueError as error:
+        log.write_traceback(error)
+    written = capfd.readouterr().err
+    assert len(written) < 1.1 * log.LONGEST
+    assert written.startswith("Traceback")
+    assert written.endswith("az\n")
+    assert "characters are left out" in written
 
 
 def test_os_exit_drops_the_call_and_the_worker_is_replaced(serve: Serve) -> None:

@@ -9,7 +9,9 @@ import fractions
 import http
 import json
 import math
+import pathlib
 import pickle
+import re
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -23,9 +25,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.serving import jsontext
+from controller.serving.datatypes import Datatype
 from controller.serving.docstring import parse
 from controller.serving.openapi import document
-from controller.serving.signature import Signature
+from controller.serving.outputs import BadOutput, OutputEncoder, respond
+from controller.serving.signature import Signature, Variable
+from controller.serving.streams import NoFilesInStreams
 from tests.unit.serving.conftest import Serve
 from tests.unit.serving.server import Reply, Server
 
@@ -382,6 +387,36 @@ def test_many_numbers_in_any_order_of_bytes(monkeypatch: pytest.MonkeyPatch, kin
     monkeypatch.setattr(jsontext, "_orjson", OldOrjson)
     numbers = np.arange(jsontext.LARGE).astype(kind)
     assert json.loads(jsontext.encode_numbers(numbers)) == list(range(jsontext.LARGE))
+
+
+ODD_NUMBERS: list[Any] = [
+    np.float64(1.5), np.float32(0.1), np.int64(7), np.uint64(2**64 - 1), np.bool_(True), True, None, math.nan,
+    -math.inf, 2**70, decimal.Decimal("1.5"), fractions.Fraction(1, 3), 1j, "x", b"x", datetime.date(2026, 1, 1),
+    np.datetime64("2026"), [1.0], (1.0,), {}, np.array(1.5), np.array([1.5]), 1e39, -0.0, 7.5, np.longdouble("0.1"),
+    http.HTTPStatus.OK, pathlib.PurePath("x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD_NUMBERS, ids=repr)
+@pytest.mark.parametrize("usual", [0.5, 1])
+def test_an_odd_value_among_many_is_answered_as_one_among_few(odd: Any, usual: Any) -> None:
+    """Many numbers are looked at and written at once, or else one by one."""
+
+    def answered(count: int, datatype: Datatype) -> Any:
+        numbers = [usual] * count
+        numbers[count // 2] = odd
+        described = Signature((), (Variable("x", (datatype,), False, ""),), "", "")
+        try:
+            outputs = OutputEncoder(described).collect({"x": numbers}, [], NoFilesInStreams(), "id")
+            response = respond({"outputs": outputs})
+        except BadOutput as error:
+            return re.sub(r"element \d+", "element", str(error))
+        (output,) = json.loads(b"".join([response.body, *response.more]))["outputs"]
+        assert output["shape"] == [count]
+        return output["data"][count // 2], type(output["data"][count // 2])
+
+    for datatype in (Datatype.FP32, Datatype.FP64, Datatype.INT64, Datatype.UINT8):
+        assert answered(4, datatype) == answered(2 * jsontext.LARGE, datatype)
 
 
 def test_a_deep_dict_is_answered(server: Server) -> None:
