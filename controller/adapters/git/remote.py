@@ -37,7 +37,9 @@ _MOVED = ("fetch first", "fast-forward", "stale", "lock", "failed to update ref"
 CONNECT_TIMEOUT = 10.0  # seconds
 SILENCE_TIMEOUT = 30.0  # seconds without a byte; a server that still computes sends progress every 5
 #: Bounds the memory in which libgit2 packs a repository of this host: it keeps all that it has compressed otherwise.
-PACKING = "[pack]\n\tdeltaCacheSize = 1m\n\twindowMemory = 32m\n"
+#: Large files are not compared with each other, which takes a second for three megabytes and finds nothing in models
+#: and pictures.
+PACKING = "[core]\n\tbigFileThreshold = 1m\n[pack]\n\tdeltaCacheSize = 1m\n\twindowMemory = 32m\n"
 
 
 def configure(settings: GitSettings, home: Path) -> None:
