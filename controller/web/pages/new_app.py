@@ -4,6 +4,7 @@ the app answers, with the commands that replace its code; and the page that asks
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -61,7 +62,9 @@ def make_app(template: str) -> ResponseReturnValue:
         name: given[f"limit-{name}"].strip() for name in LIMITS if given.get(f"limit-{name}", "").strip()
     }
     try:
-        order = ask_creation(NewApp(given.get("name", ""), found.name, values, limits))
+        order = ask_creation(
+            NewApp(given.get("name", ""), found.name, values, limits), given.get("order", "")
+        )
     except RequestRefused as refused:
         return _form(found, given, refused.problem)
     note(order.app, f"from the template {order.template}")
@@ -179,6 +182,7 @@ def _form(template: Template, given: Mapping[str, str], problem: HttpProblem | N
         values={each.name: given.get(f"value-{each.name}", each.default) for each in template.variables},
         limits={key: given.get(f"limit-{key}", value) for key, value in limits.items()},
         you=_allowance(),
+        order=secrets.token_hex(16),
         problem=problem.detail if problem else "",
         meaning=meaning_of(problem) if problem else "",
     )

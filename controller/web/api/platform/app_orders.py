@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import replace
 from typing import Final
 
 from flask import current_app
 
 from controller.config import Settings
-from controller.domain.apps.orders import AppOrder, OrderRecord, is_order_id
+from controller.domain.apps.orders import AppOrder, OrderRecord, OrderState, is_order_id
 from controller.domain.errors import Stalled, Transient
 from controller.domain.localizable import Localizable, sentence
 from controller.domain.people.quotas import Quota, name_problem, prefix_of, used, with_overrides
@@ -31,8 +32,9 @@ _KINDS: Final = {
 }
 
 
-def ask_creation(wanted: NewApp) -> AppOrder:
-    """Place the order for a new app of the caller. Raises RequestRefused."""
+def ask_creation(wanted: NewApp, id: str = "") -> AppOrder:
+    """Place the order for a new app of the caller, as `id` if a form has chosen one: a form that is sent again leads to
+    what it has placed before. Raises RequestRefused."""
     store, settings = context(current_app)
     people, who = people_context(current_app).store, principal()
     accounts = [account.name for account in people.accounts()] if not who.is_admin else []
@@ -40,12 +42,33 @@ def ask_creation(wanted: NewApp) -> AppOrder:
     if problem := name_problem(wanted.name, settings.apps.prefix, user, accounts):
         raise _refused(Stalled(Reason.NAME_INVALID, problem))
     try:
+        if placed := _placed(store, id, wanted, who):
+            return placed
         quota = quota_of(people, settings, who)
-        order = creation(store, settings, wanted, secrets.token_hex(16), who.name, quota)
+        is_free = is_order_id(id) and store.orders.get(id) is None
+        order = creation(store, settings, wanted, id if is_free else secrets.token_hex(16), who.name, quota)
+        if same := _same(store, order):
+            return same
         _place(store, people, order, who.name)
     except (Stalled, Transient) as error:
         raise _refused(error) from error
     return order
+
+
+def _placed(store: Store, id: str, wanted: NewApp, who: Principal) -> AppOrder | None:
+    """Return what a form has placed that a person has sent again, by going back, say."""
+    record = store.orders.get(id) if is_order_id(id) else None
+    if record is None or not who.name or (record.order.by, record.order.app) != (who.name, wanted.name):
+        return None
+    return record.order if record.state is not OrderState.REFUSED else None
+
+
+def _same(store: Store, order: AppOrder) -> AppOrder | None:
+    """Return the same order of another form of this person, in a second tab, say, if it is not carried out yet."""
+    for record in store.orders.unfinished():
+        if order.by and replace(record.order, id=order.id) == order:
+            return record.order
+    return None
 
 
 def ask_deletion(name: str, confirmed: str) -> AppOrder:

@@ -146,3 +146,36 @@ def test_orders_of_others_are_not_shown(site: Site) -> None:
     assert site.browser("anna").open(place).status_code == 200
     assert site.browser("eva").open(place).status_code == 404
     assert site.browser("anna").open("/-/new/missing").status_code == 404
+
+
+def test_a_form_that_is_sent_again_leads_to_the_order_that_it_has_placed(site: Site) -> None:
+    """Going back, or two tabs: one app, and nobody is told that their own app is in the way."""
+    browser = site.browser("anna")
+    form, other = (browser.open("/-/new/function") for _ in range(2))
+    fields = {"name": NAME, "order": hidden(form)["order"]}
+    first, again = (send(browser, form, "/-/new/function", **fields) for _ in range(2))
+    tab = send(browser, other, "/-/new/function", **{**fields, "order": hidden(other)["order"]})
+    assert [each.status_code for each in (first, again, tab)] == [303] * 3
+    assert {first.location, again.location, tab.location} == {f"/-/orders/{fields['order']}"}
+    assert len(site.store.orders.unfinished()) == 1
+    site.work()
+    site.store.apps.save(AppStatus(AppName(NAME)))
+    assert send(browser, form, "/-/new/function", **fields).location == first.location
+    late = send(browser, other, "/-/new/function", **{**fields, "order": hidden(other)["order"]})
+    assert late.status_code == 409
+    renamed = send(browser, form, "/-/new/function", **{**fields, "name": f"{NAME}-2"})
+    assert renamed.status_code == 303
+    assert renamed.location != first.location
+    assert [record.order.app for record in site.store.orders.unfinished()] == [f"{NAME}-2"]
+
+
+def test_a_form_of_somebody_else_places_an_order_of_its_own(site: Site) -> None:
+    site.place(site.order(NAME, 1), "anna")
+    add_person(site.people, "boss", Grant("boss", Role.ADMIN))
+    browser = site.browser("boss")
+    form = browser.open("/-/new/function")
+    for order in (f"{1:032x}", "../../x", "x" * 5000):
+        sent = send(browser, form, "/-/new/function", name=f"other-{len(order)}", order=order)
+        assert sent.status_code == 303
+        assert sent.location != f"/-/orders/{order}"
+    assert len(site.store.orders.unfinished()) == 4
