@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.apps.branch_previews import BranchPreview, LeftOut, shown_ref
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.routing.routes import Route, Service, ServiceKind
 from controller.ports import Store
@@ -15,12 +17,20 @@ from controller.web.pages.words import AppState, state_of
 MOST_LEFT_OUT: Final = 50  # branches on the page of their app
 
 
+#: What the platform itself serves for an app.
+_SERVICES: Final[Mapping[ServiceKind, str]] = {
+    ServiceKind.FILES: Localizable("files of boxes"),
+    ServiceKind.PIPELINE: Localizable("runs of a pipeline"),
+    ServiceKind.PIPELINES: Localizable("runs of all pipelines"),
+}
+
+
 @dataclass(frozen=True)
 class OpenApi:
     """What can be called: a published API of a component, or a service of the platform."""
 
     path: str
-    owner: str  # a component, or the kind of the service
+    owner: str  # a component, or the kind of the service, in words
     page: str  # what a person opens
     published: bool
 
@@ -77,5 +87,5 @@ def apis_of(routes: tuple[Route, ...], services: tuple[Service, ...]) -> list[Op
     for service in services:
         path = f"/{service.app}/{service.api.path}"
         page = f"{path}/-/docs" if service.kind is ServiceKind.FILES else f"{path}/docs"
-        found.append(OpenApi(path, service.kind.value, page, service.api.published))
+        found.append(OpenApi(path, _SERVICES[service.kind], page, service.api.published))
     return sorted(found, key=lambda api: api.path)
