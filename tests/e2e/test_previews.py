@@ -11,8 +11,10 @@ from tests.support.platform import Module, Platform
 PREVIEWS = """\
   previews:
     branches: feature/*
+    boxes: copy
     limits: {storage: 1M}
 """
+FILE = "data/texts/a.txt"
 BRANCH = "feature/правка"
 
 
@@ -41,6 +43,7 @@ def test_a_branch_has_a_preview_as_long_as_it_is_there(platform: Platform, modul
     git(module, "remote", "add", "host", told.split()[-1])
     push(module.box(capacity="1M").files_api(), "main")
     platform.until(lambda: capacity(platform, app) == 10**6)
+    assert platform.put_file(app, FILE, b"of the app").status == 200
 
     preview = preview_name(AppName(app), f"refs/heads/{BRANCH}")
     told = push(module.box(capacity="500k"), BRANCH)
@@ -49,6 +52,9 @@ def test_a_branch_has_a_preview_as_long_as_it_is_there(platform: Platform, modul
     assert f"/{preview}/files/" in told
     assert (capacity(platform, preview), capacity(platform, app)) == (500_000, 10**6)
     assert platform.get(f"/{preview}/files/").status == platform.get(f"/{app}/files/").status
+    assert platform.get_file(preview, FILE).body == b"of the app"
+    assert platform.put_file(preview, FILE, b"of the preview").status == 200
+    assert platform.get_file(app, FILE).body == b"of the app"
 
     assert f"no preview of {BRANCH}: its branch is gone" in git(module, "push", "host", f":{BRANCH}")
     platform.kill("daemon")  # wherever the removal is
