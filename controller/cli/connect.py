@@ -310,31 +310,31 @@ def create(
         raise click.UsageError("--app needs --connect")
     settings = session.settings()
     hosted, secret = make(settings, name, group)
-    if connected:
+    app = (app or name) if connected else None
+    if app:
         connection = ConnectOptions(
             url=str(hosted.path),
             repository=name,
-            app=app or name,
+            app=app,
             ref=GitRef(RefKind.BRANCH, branch),
             path=path,
             hook=HookProvider.GENERIC,
             hook_secret=secret,
         )
         _write(session, connection)
-        _tell_daemon(session, AppName(connection.app), wait=False, timeout=0.0)
-    print_message(f"Add it to a clone with: git remote add origin {hosted.path}")
-    print_message(f"From another machine it is ssh://USER@HOST{hosted.path}")
+        _tell_daemon(session, AppName(app), wait=False, timeout=0.0)
     url = settings.clone_url(name)
-    if url:
-        print_message(f"For people with an account and a token as the password it is {url}")
-    document = {
-        "name": name,
-        "path": str(hosted.path),
-        "url": url or None,
-        "app": (app or name) if connected else None,
-    }
+    _tell_addresses(hosted.path, url)
+    document = {"name": name, "path": str(hosted.path), "url": url or None, "app": app}
     output.show(document, lambda: echo(str(hosted.path)), (name,))
     return Exit.OK
+
+
+def _tell_addresses(path: Path, url: str) -> None:
+    print_message(f"Add it to a clone with: git remote add origin {path}")
+    print_message(f"From another machine it is ssh://USER@HOST{path}")
+    if url:
+        print_message(f"For people with an account and a token as the password it is {url}")
 
 
 commands = (repo, connect, disconnect)
