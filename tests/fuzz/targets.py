@@ -16,15 +16,18 @@ from contextlib import suppress
 
 from controller.adapters.dockerignore import rules_for
 from controller.config import Settings
+from controller.domain.apps.branch_previews import is_branch_name
 from controller.domain.apps.smoke import SmokeAnswer, SmokeTestInvalid, case_of, verdict
 from controller.domain.apps.spec import HookProvider, PlatformAppSpec, SmokeTest
 from controller.domain.errors import Stalled
 from controller.domain.git_http import PREFIX, read_exchange, write_exchange
+from controller.domain.localizable import as_document, from_document
 from controller.domain.names import AppName, RepositoryName, is_dns_label
 from controller.domain.secret import Secret
 from controller.domain.storage.links import LinkInvalid, ObjectLink, link_key, parse, read_path
 from controller.domain.storage.sigv4 import SignatureInvalid, read_signature
 from controller.domain.text import Shown
+from controller.domain.traces import context_of_headers, context_of_text, text_of
 from controller.manifests.build import examine
 from controller.manifests.platform import examine_platform
 from controller.manifests.reader import read
@@ -39,9 +42,18 @@ from controller.serving.signature import Signature, Variable
 from controller.serving.tensors import BinaryTensor
 from controller.serving.validate import compile_check
 from controller.sops import SopsError, open_file
-from controller.web.api.platform.signatures import concerns, delivery_id, is_genuine, refs_of
+from controller.web.access_log import PIECE, AccessEntry, as_json, combined
+from controller.web.api.platform.signatures import (
+    concerns,
+    delivery_id,
+    is_genuine,
+    own_push,
+    pull_of,
+    refs_of,
+)
 from controller.web.auth.authenticate import decode_basic
 from controller.web.auth.oidc import read_header
+from controller.web.gateway.frames import FrameTracker
 from controller.web.gateway.headers import lines_for, response_headers, split
 from controller.web.gateway.hosts import HostNames, HostRedirect
 from controller.web.gateway.rewrite import REWRITTEN, PublicSite, is_below
@@ -250,6 +262,68 @@ def webhooks(data: bytes) -> None:
         refs = refs_of(body)
         for wanted in ("branch:main", "tag:v1", "semver:>=1", "commit:1"):
             concerns(refs, wanted)
+        told, named = own_push(body)
+        assert named == refs
+        assert re.fullmatch("([0-9a-f]{40})?", told.after)
+        event = pull_of(body)
+        assert event is None or is_branch_name(event.pull.branch)
+
+
+def traces(data: bytes) -> None:
+    """What is passed on of a caller's context stays in its lines, and is read again as the same."""
+    parent, _, state = data.replace(b"\r", b"").partition(b"\n")
+    headers = [(b"traceparent", parent), *((b"tracestate", each) for each in state.split(b"\n"))]
+    context = context_of_headers(headers)
+    if context is not None:
+        assert context.lines.count(b"\n") == context.lines.count(b"\r\n") == (2 if context.state else 1)
+        assert len(context.lines) < 700
+        assert context_of_text(text_of(context)) == context
+
+
+def messages(data: bytes) -> None:
+    """A message that others have stored costs no more than what it says."""
+    with suppress(ValueError, RecursionError):
+        found = from_document(json.loads(data), 1000)
+        assert len(found) <= len(data) + 3000
+        with suppress(ValueError):
+            assert from_document(as_document(found), 10_000) == found
+
+
+def frames(data: bytes) -> None:
+    """Frames are counted alike, in whatever pieces they come."""
+    whole, pieces = FrameTracker(), FrameTracker()
+    whole.feed(data)
+    number = 0
+    for start in range(0, len(data), 3):
+        pieces.feed(data[start : start + 3])
+        number += pieces.frames
+    assert (whole.closed, whole.between) == (pieces.closed, pieces.between)
+
+
+def access_log(data: bytes) -> None:
+    """A request is one line, whatever it says, without what stands in a query."""
+    text = data.decode("utf-8", "surrogateescape")
+    path = f"/{text}".partition("?")[0]
+    entry = AccessEntry(
+        0.0,
+        0.1,
+        "192.0.2.1",
+        text,
+        "GET",
+        f"{path}?5ecret",
+        "HTTP/1.1",
+        200,
+        1,
+        f"{path}?5ecret",
+        text,
+        text,
+        text,
+    )
+    for line in (combined(entry), as_json(entry)):
+        assert line.isascii()
+        assert line.isprintable()
+        assert len(line) < PIECE
+        assert "5ecret" in text or "5ecret" not in line
 
 
 def paths(data: bytes) -> None:
@@ -379,6 +453,10 @@ TARGETS: dict[str, Target] = {
     "push-commands": push_commands,
     "gunzipped": gunzipped,
     "webhooks": webhooks,
+    "traces": traces,
+    "messages": messages,
+    "frames": frames,
+    "access-log": access_log,
     "paths": paths,
     "fields": fields,
     "rewritten": rewritten,
