@@ -290,7 +290,7 @@ def messages(data: bytes) -> None:
 
 
 def frames(data: bytes) -> None:
-    """Frames are counted alike, in whatever pieces they come."""
+    """The pieces in which frames come do not change how they are counted."""
     whole, pieces = FrameTracker(), FrameTracker()
     whole.feed(data)
     number = 0
