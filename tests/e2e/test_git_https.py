@@ -137,7 +137,9 @@ def basic(name: str, secret: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("git-https")
-    platform = Platform(home / "p", storage={"backend": "none"}, git={"maxRepository": LIMIT})
+    platform = Platform(
+        home / "p", storage={"backend": "none"}, git={"maxRepository": LIMIT, "fetchTimeout": f"{SECONDS}s"}
+    )
     try:
         platform.start()
         platform.start_process("git-http")
