@@ -20,6 +20,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urljoin, urlsplit
 
@@ -87,13 +88,19 @@ class _Target:
 
 class HttpRegistries:
     """`private` also allows addresses that are not public for registries that no PlatformApp names. `certificates` has
-    authorities as the engine wants them."""
+    authorities as the engine wants them, `authorities` files with others, by host and perhaps port."""
 
     def __init__(
-        self, private: bool, certificates: Path, *, resolve: Resolve = resolve, timeout: float = TIMEOUT
+        self,
+        private: bool,
+        certificates: Path,
+        authorities: Mapping[str, Path] = MappingProxyType({}),
+        *,
+        resolve: Resolve = resolve,
+        timeout: float = TIMEOUT,
     ) -> None:
         self._private = private
-        self._certificates = certificates
+        self._trust = _Trust(certificates, authorities)
         self._resolve = resolve
         self._timeout = timeout
 
@@ -105,7 +112,7 @@ class HttpRegistries:
 
     def _asked(self, name: str, registries: Registries, ask: Callable[[_Session], T]) -> T:
         target = target_of(name, registries)
-        session = _Session(target, self._private, self._certificates, self._resolve, self._timeout)
+        session = _Session(target, self._private, self._trust, self._resolve, self._timeout)
         secrets = (target.login[1],) if target.login else ()
         try:
             return ask(session)
@@ -119,6 +126,52 @@ class HttpRegistries:
             if isinstance(error, Transient):
                 raise Transient(error.reason, told, error.retry_after) from error
             raise Stalled(error.reason, told) from error
+
+
+@dataclass(frozen=True)
+class _Trust:
+    """The authorities that are trusted: those of this host, and for each registry those that the engine and the
+    configuration have for it."""
+
+    certificates: Path
+    authorities: Mapping[str, Path]
+
+    def context(self, place: str) -> ssl.SSLContext:
+        """`place` is a host, perhaps with a port. Raises Stalled `RegistryUntrusted` for a file that has none."""
+        context = ssl.create_default_context()
+        for file in (*sorted((self.certificates / place).glob("*.crt")), *filter(None, [self._named(place)])):
+            try:
+                context.load_verify_locations(file)
+            except OSError as error:  # that of TLS is one, too
+                wrong = (
+                    Localizable("has no certificate in PEM")
+                    if isinstance(error, ssl.SSLError)
+                    else str(error.strerror)
+                )
+                told = Localizable(
+                    "{file}, the authority of {place}, {wrong}: put it right, or take it out of images.authorities",
+                    file=file,
+                    place=place,
+                    wrong=wrong,
+                )
+                raise Stalled(Reason.REGISTRY_UNTRUSTED, told) from None
+        return context
+
+    def advice(self, place: str) -> str:
+        if file := self._named(place):
+            return Localizable(
+                "its authority is not in {file}, which images.authorities names for it: add it there",
+                file=file,
+            )
+        return Localizable(
+            "name a file with its authority in the configuration, images.authorities: [{place}=FILE], or put it into "
+            "{folder}/{place}/ca.crt, where the engine takes it from",
+            place=place,
+            folder=self.certificates,
+        )
+
+    def _named(self, place: str) -> Path | None:
+        return self.authorities.get(place)
 
 
 def target_of(name: str, registries: Registries) -> _Target:
@@ -263,11 +316,11 @@ class _Session:
     """Some requests to one repository, within one deadline."""
 
     def __init__(
-        self, target: _Target, private: bool, certificates: Path, resolve: Resolve, timeout: float
+        self, target: _Target, private: bool, trust: _Trust, resolve: Resolve, timeout: float
     ) -> None:
         self.target = target
         self._private = private or target.declared
-        self._certificates = certificates
+        self._trust = trust
         self._resolve = resolve
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
@@ -365,11 +418,7 @@ class _Session:
                 host=url.hostname,
                 error=error.verify_message,
             )
-            advice = Localizable(
-                "put the authority into {folder}/{host}/ca.crt",
-                folder=self._certificates,
-                host=url.netloc,
-            )
+            advice = self._trust.advice(url.netloc.lower())
             raise Stalled(
                 Reason.REGISTRY_UNTRUSTED,
                 Localizable("{told}; if it is your own, {advice}", told=told, advice=advice),
@@ -393,7 +442,7 @@ class _Session:
         with closing(connected(addresses, port, self._deadline)) as plain:
             sock = plain
             if scheme == "https":
-                context = self._context(url.netloc)
+                context = self._trust.context(url.netloc.lower())
                 sock = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
             with closing(sock):
                 return self._exchanged(sock, method, url, headers)
@@ -414,13 +463,6 @@ class _Session:
                 if len(body) > LARGEST:
                     raise _invalid(Localizable("its answer has more than {most} MiB", most=LARGEST // 2**20))
                 return _Answer(url, response.status, response.headers, body)
-
-    def _context(self, netloc: str) -> ssl.SSLContext:
-        """Return what is trusted: the authorities of this host, and those that the engine has for the registry."""
-        context = ssl.create_default_context()
-        for found in sorted((self._certificates / netloc.lower()).glob("*.crt")):
-            context.load_verify_locations(found)
-        return context
 
 
 def _redirected(url: SplitResult, location: str) -> SplitResult:

@@ -373,6 +373,10 @@ OPTIONS: Final[Mapping[str, Read]] = {
     "images.leastInterval": _duration(1),
     "images.privateRegistries": _flag,
     "images.certificates": _path,
+    "images.authorities": _texts(
+        r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?=/[^\0]{1,4000}",
+        "texts HOST=FILE or HOST:PORT=FILE, such as registry.example.org=/etc/prichal/registry-ca.pem",
+    ),
     "limits.cpus": _cpus,
     "limits.memory": _size(6 * 2**20),
     "limits.pids": _count(16, 2**22),

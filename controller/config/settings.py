@@ -6,6 +6,7 @@ Each command reads it once (`controller.config.load`), before anything else; it 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -335,6 +336,14 @@ class ImageSettings:
         False  # whether registries that no PlatformApp names may be at private addresses
     )
     certificates: Path = Path("/etc/docker/certs.d")  # as the engine has them: HOST[:PORT]/*.crt
+    authorities: tuple[str, ...] = ()  # HOST[:PORT]=FILE, beside those
+
+    @property
+    def authority_files(self) -> Mapping[str, Path]:
+        """Files with authorities, by host and perhaps port, in lower case."""
+        return {
+            host.lower(): Path(file) for host, _, file in (one.partition("=") for one in self.authorities)
+        }
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ def _backup_alerts(settings: Settings, now: float) -> Iterable[Alert]:
 
 def build_image_follower(deps: ReconcilerDeps) -> ImageFollower:
     chosen = deps.settings.images
-    registry = HttpRegistries(chosen.private_registries, chosen.certificates)
+    registry = HttpRegistries(chosen.private_registries, chosen.certificates, chosen.authority_files)
     return ImageFollower(deps, registry, platform_of(platform.machine()))
 
 

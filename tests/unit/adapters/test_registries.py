@@ -486,6 +486,61 @@ def test_a_private_authority_is_trusted_where_the_engine_has_it(tmp_path: Path) 
         assert asked.tags(f"{server.host}/{NAME}", known) == ("1.0",)
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The server's key with its certificate, and the authority alone."""
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture
+def private(certificate: tuple[Path, Path]) -> Iterator[Server]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate[0])
+    for server in _serving(context):
+        server.answer = lambda *asked: listing("1.0")
+        yield server
+
+
+def trusting(server: Server, **authorities: Path) -> tuple[str, ...]:
+    named = {server.host if name == "it" else name: file for name, file in authorities.items()}
+    asked = client(authorities=named)
+    return asked.tags(f"{server.host}/{NAME}", registries(server, scheme="https://"))
+
+
+def test_an_authority_of_the_configuration_is_trusted_for_its_registry_alone(
+    private: Server, certificate: tuple[Path, Path]
+) -> None:
+    assert trusting(private, it=certificate[1]) == ("1.0",)
+    with pytest.raises(
+        Stalled, match=r"name a file with its authority in the configuration, images\.authorities"
+    ) as caught:
+        trusting(private, elsewhere=certificate[1])
+    assert caught.value.reason == Reason.REGISTRY_UNTRUSTED
+
+
+def test_another_authority_than_the_registrys(private: Server, tmp_path: Path) -> None:
+    _, other = make_certificate(tmp_path)
+    with pytest.raises(
+        Stalled, match=r"its authority is not in .*, which images\.authorities names for it: add it there"
+    ):
+        trusting(private, it=other)
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"), [(None, "No such file"), ("", "has no cert"), ("x" * 99, "has no cert")]
+)
+def test_a_file_without_an_authority(
+    private: Server, tmp_path: Path, content: str | None, wrong: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(Stalled, match=f"ca.pem, the authority of {private.host}, {wrong}") as caught:
+        trusting(private, it=file)
+    assert caught.value.reason == Reason.REGISTRY_UNTRUSTED
+    assert private.seen == []
+
+
 # --- what a tag points to -----------------------------------------------------------------------------------------
 
 
