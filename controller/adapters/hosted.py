@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pygit2
-from pygit2.enums import FileMode, RepositoryInitFlag, RepositoryInitMode, RepositoryOpenFlag
+from pygit2.enums import ConfigLevel, FileMode, RepositoryInitFlag, RepositoryInitMode, RepositoryOpenFlag
 
 from controller.adapters import post_receive
 from controller.atomic import flush, replace_file
@@ -202,7 +202,7 @@ MOST_REFS = 64 * 2**20  # bytes of a document
 def read_refs(path: Path) -> bytes | None:
     """Return where branches and tags of a repository are, and what its hook needs, as a document; None if it is gone.
     Nothing of the repository runs, whatever its configuration says."""
-    pygit2.settings.owner_validation = False  # of the caller's choice are the folder and its user
+    _leave_out_own_configuration()
     try:
         repository = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH | RepositoryOpenFlag.BARE)
         refs = {}
@@ -223,6 +223,14 @@ def read_refs(path: Path) -> bytes | None:
     return json.dumps({"head": head_name, "refs": refs, **hook}).encode()
 
 
+def _leave_out_own_configuration() -> None:
+    """Let Git read no configuration but that of the repository. root does this work as the owner of the folder, who may
+    not enter root's home; and of the caller's choice are the folder and its user."""
+    for level in (ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.PROGRAMDATA, ConfigLevel.GLOBAL):
+        pygit2.settings.search_path[level] = ""
+    pygit2.settings.owner_validation = False
+
+
 def draft_of(hosted: Path, name: str) -> Path:
     """Return the folder into which the objects of a restored repository are put first."""
     _require_label(name)
@@ -233,6 +241,7 @@ def restore_refs(hosted: Path, name: str, hook_url: str, group: str | None, docu
     """Make a repository of the objects in its draft, and return its path. It appears as a whole. Raises Stalled
     `HostingFailed` if a branch leads to nothing, or the document is not one of `read_refs`."""
     path, draft = hosted / f"{name}.git", draft_of(hosted, name)
+    _leave_out_own_configuration()
     try:
         content = json.loads(document)
         secret, mark = Secret(str(content["secret"])), str(content["mark"])

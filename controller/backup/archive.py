@@ -38,6 +38,8 @@ MOST_HEAD: Final = 2**20  # bytes
 MOST_EXTENDED: Final = 2**16  # bytes of the extended header of a member
 MOST_NAME: Final = 1400  # bytes: a bucket and a key
 HEADERS: Final = "PRICHAL.headers"  # the key of a member's own headers among the extended ones
+_LONGEST_LINE: Final = 16 * 2**10  # bytes of a line of the manifest: of a name, each byte may take six
+_AT_ONCE: Final = 250_000  # names whose hashes are compared at once
 _PADDING: Final = 2**16  # bytes of zeros that may follow the last member
 _LEVEL: Final = 1  # of gzip: models and images hardly shrink, and the others shrink enough
 
@@ -48,7 +50,8 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Head:
-    """What an archive says about itself. `schema` is that of the state; `buckets` had boxes when it was begun."""
+    """What an archive says about itself. `schema` is that of the state; `buckets` had boxes when it was begun;
+    `repositories` is the folder in which hosted repositories lay, "" in archives of earlier versions."""
 
     instance: str
     prichal: str
@@ -56,6 +59,7 @@ class Head:
     created: float
     buckets: tuple[str, ...] = ()
     format: int = FORMAT
+    repositories: str = ""
 
 
 @dataclass(frozen=True)
@@ -282,15 +286,15 @@ class ArchiveReader:
         """Compare the manifest with what was read. A difference is one of the program that has written it, since age
         lets no other one pass."""
         self._lines.seek(0)
-        left = manifest.size
-        while left:
-            said = manifest.content.read(min(PIECE, left))
-            seen = self._lines.read(len(said))
-            if not said or said != seen:
-                raise damaged("its members are not those of its manifest")
-            left -= len(said)
-        if self._lines.read(1):
-            raise damaged("it has members that are not in its manifest")
+        manifest_lines = io.BufferedReader(_Raw(manifest.content), PIECE)
+        while True:
+            said, seen = manifest_lines.readline(_LONGEST_LINE), self._lines.readline()
+            if said != seen:
+                raise damaged(_difference(said, seen))
+            if not said:
+                break
+        if twice := self._twice():
+            raise damaged(f"it has the member {twice!r} twice")
         if self._tar.next() is not None:
             raise damaged("something follows its manifest")
         padding = 0
@@ -299,6 +303,56 @@ class ArchiveReader:
             padding += len(piece)
             if padding > _PADDING or piece.strip(b"\0"):
                 raise damaged("something follows its end")
+
+    def _twice(self) -> str:
+        """Return the name of a member that is there twice, "" without any. Memory is bounded: many names are looked at
+        in several rounds, in each of which some of the hashes count."""
+        rounds = self.count // _AT_ONCE + 1
+        for number in range(rounds):
+            seen = set[int]()
+            self._lines.seek(0)
+            for line in self._lines:
+                name = str(json.loads(line)["name"])
+                mark = hash(name)
+                if mark % rounds != number:
+                    continue
+                if mark in seen:
+                    return name[:200]
+                seen.add(mark)
+        return ""
+
+
+class _Raw(io.RawIOBase):
+    """The content of a member as a file of `io`."""
+
+    def __init__(self, content: Readable) -> None:
+        self._content = content
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        piece = self._content.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def _difference(said: bytes, seen: bytes) -> str:
+    """Say where the manifest and the members part."""
+    here, there = _named(seen), _named(said)
+    if not seen:
+        return f"it lacks the member {there}, which its manifest has"
+    if not said:
+        return f"it has the member {here}, which its manifest has not"
+    return f"its member {here} is not what its manifest has there: {there}"
+
+
+def _named(line: bytes) -> str:
+    try:
+        found = json.loads(line)
+        return f"{str(found['name'])[:200]!r} of {int(found['size'])} bytes ({str(found['sha256'])[:12]})"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return "a line that cannot be read"
 
 
 @contextmanager
@@ -407,6 +461,7 @@ def _head_document(head: Head) -> dict[str, Any]:
         "instance": head.instance,
         "created": head.created,
         "buckets": list(head.buckets),
+        "repositories": head.repositories,
     }
 
 
@@ -420,6 +475,7 @@ def _head_of(content: bytes) -> Head:
             float(found["created"]),
             tuple(map(str, found.get("buckets", ()))),
             int(found["format"]),
+            str(found.get("repositories", "")),
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         raise _foreign("its head cannot be read") from None

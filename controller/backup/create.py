@@ -90,6 +90,7 @@ class Maker:
                 schema,
                 float(int(began)),
                 buckets if objects is not None else (),
+                repositories=str(settings.repositories),
             )
             with self.place.draft(name) as out, writing(out, settings.backup.recipients, head) as writer:
                 Copying(settings, writer, scratch, objects).everything(buckets)

@@ -11,20 +11,24 @@ from __future__ import annotations
 import grp
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, cast
+from urllib.parse import quote
 
 from controller import __version__
 from controller.adapters import hosted
 from controller.atomic import flush, replace_file
-from controller.backup.archive import PIECE, ArchiveMember, ArchiveReader, Head, damaged, reading
+from controller.backup.archive import PIECE, ArchiveMember, ArchiveReader, Head, Readable, damaged, reading
 from controller.backup.contents import MOST_FILE, OBJECT_FILE, databases, small_files
 from controller.backup.create import only_backup
 from controller.config import Settings
+from controller.daemon.last_good import LastGood
 from controller.daemon.lock import only_one
 from controller.daemon.wiring import build_storage, prepare_folders
 from controller.domain.errors import Stalled
@@ -54,6 +58,9 @@ _MODES: Final = {
     "db/keys/credentials.json": 0o640,
     "web/names.db": 0o640,
 }
+#: Members that are files of their own, whatever the settings say.
+_KNOWN: Final = frozenset({*databases(Settings()), *small_files(Settings()), "private/instance.key"})
+_SOPS: Final = re.compile(rb"""^\s*["']?sops["']?\s*:""", re.MULTILINE)
 _ENOUGH_FOR_REFS: Final = hosted.MOST_REFS
 
 Open = Callable[[], AbstractContextManager[BinaryIO]]
@@ -78,6 +85,9 @@ class Proof:
     size: int  # bytes of all members
     objects: int  # of boxes
     object_size: int = 0  # bytes of these
+    moved: tuple[
+        str, ...
+    ] = ()  # files of the platform folder that name hosted repositories in their new place
 
 
 def verify(open_archive: Open, identities: Collection[Secret]) -> Proof:
@@ -85,6 +95,8 @@ def verify(open_archive: Open, identities: Collection[Secret]) -> Proof:
     with open_archive() as source, reading(source, identities) as archive:
         objects, object_size, names = 0, 0, set()
         for member in archive.members():
+            if problem := member_problem(member, archive.head):
+                raise damaged(problem)
             if member.name.startswith("boxes/"):
                 objects, object_size = objects + 1, object_size + member.size
             elif not member.name.startswith(("git/", "platform/", "config/")):
@@ -93,6 +105,36 @@ def verify(open_archive: Open, identities: Collection[Secret]) -> Proof:
             if needed not in names:
                 raise damaged(f"it lacks {needed}")
         return Proof(archive.head, archive.count, archive.size, objects, object_size)
+
+
+def member_problem(member: ArchiveMember, head: Head) -> str:
+    """Return why no backup has such a member; "" if it may."""
+    name = member.name
+    area, _, rest = name.partition("/")
+    first, _, inner = rest.partition("/")
+    match area:
+        case _ if name in _KNOWN:
+            return ""
+        case "boxes" if inner and first.startswith(f"{head.instance}."):
+            return ""
+        case "boxes":
+            return f"it has the member {name!r}, which belongs to no box"
+        case "git" if not is_dns_label(first):
+            return f"it has the member {name!r}, which belongs to no repository"
+        case "git" if inner == "refs.json":
+            return f"{name} has {member.size} bytes" if member.size > _ENOUGH_FOR_REFS else ""
+        case "git":
+            is_object = OBJECT_FILE.fullmatch(inner) is not None
+            return "" if is_object else f"it has the member {name!r}, which is not a file of Git"
+        # No backup has hidden files of the platform folder: `.git` could have hooks.
+        case "platform" if rest and not any(part.startswith(".") for part in rest.split("/")):
+            return f"{name} has {member.size} bytes" if member.size > MOST_FILE else ""
+        case "platform":
+            return f"it has the member {name!r}, which is not a file of the platform folder"
+        case "config" if rest:
+            return ""
+        case _:
+            return f"it has the member {name!r}, which belongs nowhere"
 
 
 def restore(
@@ -121,7 +163,7 @@ def restore(
             work.finish()
         finally:
             work.close()
-    return proof
+    return replace(proof, moved=tuple(work.moved))
 
 
 @contextmanager
@@ -197,6 +239,7 @@ class _Restore:
     head: Head
     boxes: bool
     open_storage: Callable[[bytes], Storage]
+    moved: list[str] = field(default_factory=list)
     _storage: Storage | None = None
     _begun: set[str] = field(default_factory=set)  # buckets that this restore may empty
 
@@ -241,22 +284,23 @@ class _Restore:
             "platform": self._take_platform,
             "config": self._take_config,
         }
-        known = {*databases(self.settings), *small_files(self.settings), "private/instance.key"}
         for member in archive.members():
+            if problem := member_problem(member, self.head):
+                raise damaged(problem)
             area, _, rest = member.name.partition("/")
-            if member.name in known:
+            if member.name in _KNOWN:
                 self._take_file(member)
-            elif area in takers and rest:
-                takers[area](member, rest)
             else:
-                raise damaged(f"it has the member {member.name!r}, which belongs nowhere")
+                takers[area](member, rest)
 
     def _take_file(self, member: ArchiveMember) -> None:
         root = self.settings.state / member.name.partition("/")[0]
         with as_owner_of(self._folder(root, member.name)):
             place = tuple(member.name.split("/")[1:])
             (root / Path(*place)).unlink(missing_ok=True)  # an empty one
-            self._write(root, place, member, _MODES.get(member.name, 0o600))
+            self._write(root, place, member.content, _MODES.get(member.name, 0o600))
+            if member.name == "private/platform.json":
+                self._move_last_good(self.settings.private / "platform.json")
 
     def _folder(self, root: Path, name: str) -> Path:
         """Return the folder of a file. Those of credentials and requests have rights of their own."""
@@ -274,12 +318,22 @@ class _Restore:
                     folder.chmod(mode)
         return root
 
-    def _write(self, root: Path, place: tuple[str, ...], member: ArchiveMember, mode: int) -> None:
+    def _move_last_good(self, path: Path) -> None:
+        last = LastGood(path)
+        content = last.read()
+        if content is not None:
+            files = (replace(each, content=self._with_new_places(each.content)) for each in content.files)
+            last.keep(replace(content, files=tuple(files)))
+
+    def _with_new_places(self, content: bytes) -> bytes:
+        return with_new_places(content, self.head.repositories, self.settings.repositories)
+
+    def _write(self, root: Path, place: tuple[str, ...], content: Readable, mode: int) -> None:
         """Write a file that is not there yet, below a folder of ours."""
         make_folder(root, place[:-1])
         descriptor = open_below(root, place, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         with open(descriptor, "wb") as file:
-            while piece := member.content.read(PIECE):
+            while piece := content.read(PIECE):
                 file.write(piece)
             file.flush()
             os.fchmod(descriptor, mode)
@@ -291,8 +345,6 @@ class _Restore:
         if not self.boxes:
             return
         bucket, _, key = rest.partition("/")
-        if not key or not bucket.startswith(f"{self.head.instance}."):
-            raise damaged(f"it has the member {member.name!r}, which belongs to no box")
         objects = self._objects()
         self._begin_bucket(objects, bucket)
         content = cast(BinaryIO, member.content)
@@ -329,42 +381,46 @@ class _Restore:
 
     def _take_git(self, member: ArchiveMember, rest: str) -> None:
         name, _, file = rest.partition("/")
-        if not is_dns_label(name):
-            raise damaged(f"it has the member {member.name!r}, which belongs to no repository")
         root = self.settings.repositories
         with as_owner_of(root):
             draft = hosted.draft_of(root, name)
             if file == "refs.json":
-                if member.size > _ENOUGH_FOR_REFS:
-                    raise damaged(f"{member.name} has {member.size} bytes")
                 group = grp.getgrgid(root.stat().st_gid).gr_name
                 document = _whole(member)
                 hosted.restore_refs(root, name, self.settings.web.local_url, group, document)
-            elif OBJECT_FILE.fullmatch(file):
-                draft.mkdir(exist_ok=True)
-                self._write(draft, tuple(file.split("/")), member, 0o444)
             else:
-                raise damaged(f"it has the member {member.name!r}, which is not a file of Git")
+                draft.mkdir(exist_ok=True)
+                self._write(draft, tuple(file.split("/")), member.content, 0o444)
 
     def _take_platform(self, member: ArchiveMember, rest: str) -> None:
         if self.settings.platform.url:
             return
         place = tuple(rest.split("/"))
-        if any(part.startswith(".") for part in place):  # no backup has them: `.git` could have hooks
-            raise damaged(f"it has the member {member.name!r}, which is not a file of the platform folder")
         root = Path(self.settings.platform.path)
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if member.size > MOST_FILE:
-            raise damaged(f"{member.name} has {member.size} bytes")
+        content = _whole(member)
+        moved = self._with_new_places(content)
+        if moved != content:
+            self.moved.append(rest)
         with as_owner_of(root):
             make_folder(root, place[:-1])  # which follows no link, so the next line does not, either
             (root / rest).unlink(missing_ok=True)  # of a restore that was cut
-            self._write(root, place, member, 0o600)
+            self._write(root, place, BytesIO(moved), 0o600)
 
     def _take_config(self, member: ArchiveMember, rest: str) -> None:
         """The configuration of this host decides; that of the backup is laid beside it, for comparison."""
         with as_owner_of(self.settings.private):
-            self._write(self.settings.private, ("restored-config", *rest.split("/")), member, 0o600)
+            self._write(self.settings.private, ("restored-config", *rest.split("/")), member.content, 0o600)
+
+
+def with_new_places(content: bytes, old: str, new: Path) -> bytes:
+    """Return a file of the platform folder that names hosted repositories where they are now. A file that sops has
+    encrypted is left as it is, since its MAC covers the paths; the daemon then says in which line one is wrong."""
+    if old in ("", str(new)) or _SOPS.search(content):
+        return content
+    before = b"|".join(re.escape(text.encode()) for text in (old, quote(old)))
+    place = rb"""(?<![^\s"'])(file://|)(?:%s)(?=/[a-z0-9-]+\.git(?![^\s"',}]))""" % before
+    return re.sub(place, lambda at: at[1] + (quote(str(new)) if at[1] else str(new)).encode(), content)
 
 
 def _whole(member: ArchiveMember) -> bytes:

@@ -139,6 +139,11 @@ def restore(session: Session, backup: str, identity: Path, without_boxes: bool, 
         f"Its configuration is in {settings.private / 'restored-config'}, for comparison. Start prichal now.",
     )
     output.show(_proof_document(proof), lambda: show_view(lines))
+    if proof.moved:
+        files = ", ".join(proof.moved)
+        print_message(
+            f"Repositories that are hosted here now lie in {settings.repositories}, as {files} says."
+        )
     return Exit.OK
 
 

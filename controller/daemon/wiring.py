@@ -50,6 +50,7 @@ from controller.runner.deps import RunnerDeps
 from controller.runner.notification_sender import NotificationSender
 from controller.runner.notifier import Notifier
 from controller.store.backup_record import load_record
+from controller.store.owners import as_owner_of
 from controller.store.request_metrics import read_all
 
 
@@ -251,7 +252,7 @@ def build_storage(
 
 def prepare_folders(settings: Settings) -> None:
     """Create the parts of the state folder with their rights: `private` for the daemon alone, the rest for
-    its group.
+    its group. What root creates in a folder of the daemon's user, before a restore, is the daemon's.
     """
     for folder, mode in (
         (settings.state, 0o750),
@@ -267,5 +268,6 @@ def prepare_folders(settings: Settings) -> None:
         (settings.backups, 0o2750),
     ):
         if not folder.exists():
-            folder.mkdir(parents=True)
-            folder.chmod(mode)
+            with as_owner_of(next(parent for parent in folder.parents if parent.exists())):
+                folder.mkdir(parents=True)
+                folder.chmod(mode)

@@ -206,6 +206,39 @@ def test_a_manifest_of_other_members_is_refused(manifest: bytes) -> None:
     assert error.reason == Reason.BACKUP_DAMAGED
 
 
+def test_each_difference_from_the_manifest_names_the_member() -> None:
+    head = head_document()
+    lines = {name: archive._line(name, 1, hashlib.sha256(b"x").hexdigest()) for name in ("a", "b", "c")}
+    first = archive._line(HEAD, len(head), hashlib.sha256(head).hexdigest())
+    other = archive._line("b", 2, hashlib.sha256(b"xx").hexdigest())
+    for told, manifest in {
+        "it lacks the member 'c' of 1 bytes": [*"abc"],
+        "it has the member 'b' of 1 bytes (2d711642b726), which its manifest has not": ["a"],
+        "its member 'b' of 1 bytes (2d711642b726) is not what its manifest has there: 'c' of 1 bytes": [
+            "a",
+            "c",
+        ],
+        "is not what its manifest has there: 'b' of 2 bytes": ["a", other],
+        "a line that cannot be read": ["a", b"[]\n"],
+    }.items():
+        whole = first + b"".join(each if isinstance(each, bytes) else lines[each] for each in manifest)
+        error = refusal(
+            forged((file("a", b"x"), b"x"), (file("b", b"x"), b"x"), (file(MANIFEST, whole), whole))
+        )
+        assert error.reason == Reason.BACKUP_DAMAGED
+        assert told in error.message
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 250_000])
+def test_a_member_that_is_there_twice_is_named(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_AT_ONCE", at_once)
+    out = io.BytesIO()
+    with writing(out, (KEY.recipient,), HEAD_OF) as writer:
+        for name in ("boxes/b/x", "platform/a", "boxes/b/y", "platform/a"):
+            writer.add_bytes(name, b"x")
+    assert "it has the member 'platform/a' twice" in refusal(out.getvalue()).message
+
+
 class Zeros:
     """A gigabyte of zeros, which is nothing once it is compressed."""
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import grp
 import io
 import os
+import pwd
 import resource
 import shutil
 import signal
 import sqlite3
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import pygit2
 import pytest
@@ -26,6 +31,7 @@ from controller.backup.archive import ArchiveWriter, Head, reading, writing
 from controller.backup.create import only_backup
 from controller.backup.restore import restore, verify
 from controller.config import Settings
+from controller.daemon.last_good import FolderContent, LastGood
 from controller.daemon.lock import only_one
 from controller.daemon.run import serve
 from controller.domain.apps.status import AppStatus
@@ -33,9 +39,11 @@ from controller.domain.backups import Backup
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import StoredObject
-from controller.store import open_store
+from controller.ports import SourceFile
+from controller.store import open_guest_store, open_store
 from controller.store.backup_record import load_record
 from controller.store.codec import encode
+from controller.store.people import PeopleStore
 from controller.store.schema import migrations
 from controller.store.sqlite import shared_path
 from controller.store.version import VERSION
@@ -52,6 +60,7 @@ from tests.support.backups import (
     settings_of,
 )
 from tests.support.fake_objects import FakeObjects, FakeStorage
+from tests.support.pages import ROOT
 
 IDENTITIES = (KEY.identity,)
 
@@ -109,6 +118,125 @@ def test_everything_comes_back(old: Settings, storage: FakeStorage, new: Setting
     there = restored(new, opener(old, made))
     assert facts(new, there) == before
     assert not new.restore_marker.exists()
+
+
+NAMED = """\
+# {there}/colors.git is hosted here
+url: {there}/colors.git
+---
+spec: {{url: "file://{quoted}/colors.git", ref: x}}
+---
+url: {there}/colors.git/config
+url: {there}/../colors.git
+url: /srv{there}/colors.git
+url: ssh://host{there}/colors.git
+"""
+
+
+def named(settings: Settings) -> str:
+    there = settings.repositories
+    return NAMED.format(there=there, quoted=quote(str(there)))
+
+
+def test_repositories_are_named_in_their_new_place(
+    old: Settings, storage: FakeStorage, tmp_path: Path
+) -> None:
+    """The state folder may be another one than before. Addresses that only look alike stay."""
+    sealed = f"url: {old.repositories}/colors.git\nsops: {{}}\n"
+    platform = Path(old.platform.path)
+    (platform / "repositories.yaml").write_text(named(old))
+    (platform / "sealed.yaml").write_text(sealed)
+    files = (SourceFile("repositories.yaml", named(old).encode()),)
+    LastGood(old.private / "platform.json").keep(FolderContent(files))
+    new = settings_of(tmp_path / "a host's")
+    new.state.parent.mkdir()
+    made = maker_of(old, storage).create()
+    proof = restore(new, opener(old, made), IDENTITIES, storage=lambda key: FakeStorage())
+    assert proof.moved == ("repositories.yaml",)
+    restored_to = Path(new.platform.path)
+    wanted = named(new).splitlines()[:5] + named(old).splitlines()[5:]
+    assert (restored_to / "repositories.yaml").read_text().splitlines() == wanted
+    assert (restored_to / "sealed.yaml").read_text() == sealed, "its MAC covers the path"
+    content = LastGood(new.private / "platform.json").read()
+    assert content is not None
+    assert content.files[0].content.decode().splitlines() == wanted
+
+
+#: Real accounts of the system in place of prichal, prichal-web and prichal-git.
+ACCOUNTS = {"root": "root", "prichal": "daemon", "prichal-web": "bin", "prichal-git": "games"}
+
+
+def laid_out(state: Path) -> None:
+    """Make the folders as systemd-tmpfiles does on a host with the package, with their owners."""
+    for line in (ROOT / "systemd" / "prichal.tmpfiles").read_text().splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind in ("d", "f") and "/var/lib/prichal" in rest:
+            place, mode, user, group = rest.split()
+            path = state / Path(place).relative_to("/var/lib/prichal")
+            path.mkdir(exist_ok=True) if kind == "d" else path.touch()
+            shutil.chown(path, ACCOUNTS[user], ACCOUNTS[group])
+            path.chmod(int(mode, 8))
+
+
+def as_service(user: str, groups: Sequence[str], work: Callable[[], object]) -> int:
+    """Do something as a service does, in another process; return 0 if it raises nothing."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        os.setgroups([grp.getgrnam(ACCOUNTS[group]).gr_gid for group in groups])
+        os.setgid(pwd.getpwnam(ACCOUNTS[user]).pw_gid)
+        os.setuid(pwd.getpwnam(ACCOUNTS[user]).pw_uid)
+        work()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - the exit code tells
+        traceback.print_exc()
+        os._exit(1)
+
+
+def everything_readable(*folders: Path) -> None:
+    for folder in folders:
+        assert os.listdir(folder), folder
+        for path in folder.rglob("*"):
+            os.listdir(path) if path.is_dir() else path.read_bytes()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other users")
+def test_what_root_restores_belongs_to_the_services(old: Settings, storage: FakeStorage) -> None:
+    """Each of the three users of the package can do its work in the state, and nothing belongs to root."""
+    made = maker_of(old, storage).create()
+    with TemporaryDirectory() as folder:  # pytest's may be entered by root alone
+        Path(folder).chmod(0o755)
+        new = settings_of(Path(folder), to=old.backup.to)
+        laid_out(new.state)
+        platform = Path(new.platform.path)
+        platform.mkdir(mode=0o700)
+        shutil.chown(platform, ACCOUNTS["prichal"], ACCOUNTS["prichal"])
+        restored(new, opener(old, made))
+        owners = {path: path.owner() for path in (*new.state.rglob("*"), *platform.rglob("*"))}
+        web = new.state / "web"
+        wrong = {
+            path.relative_to(folder): owner
+            for path, owner in owners.items()
+            if owner != (ACCOUNTS["prichal-web"] if path.is_relative_to(web) else ACCOUNTS["prichal"])
+        }
+        assert wrong == {}
+        daemon = partial(everything_readable, new.private, new.database.parent, new.repositories, platform)
+        assert as_service("prichal", ["prichal"], daemon) == 0
+        assert as_service("prichal", ["prichal"], lambda: open_store(new.database).close()) == 0
+        credentials = new.database.parent / "keys"
+        assert as_service("prichal-web", ["prichal"], lambda: everything_readable(web)) == 0
+        assert as_service("prichal-web", ["prichal"], lambda: asking(new)) == 0
+        assert as_service("prichal-web", ["prichal"], lambda: everything_readable(new.private)) != 0
+        assert as_service("prichal-git", ["prichal"], lambda: commit(new, "colors", "two")) == 0
+        assert as_service("prichal-git", ["prichal"], lambda: everything_readable(web)) != 0
+        assert credentials.group() == ACCOUNTS["prichal-web"]
+
+
+def asking(settings: Settings) -> None:
+    with closing(open_guest_store(settings.database)) as store:
+        store.apps.set_suspended(DEMO, True)
+    assert [account.name for account in PeopleStore(settings.people).accounts()] == ["ann"]
 
 
 def test_files_have_the_rights_that_services_give_them(
@@ -501,9 +629,12 @@ def test_one_that_lacks_what_is_needed(new: Settings, lacking: str) -> None:
     ],
 )
 def test_members_that_belong_nowhere(new: Settings, name: str) -> None:
-    error = refusal(lambda: restored(new, archive_of({**WHOLE, name: b"x"})))
-    assert error.reason == Reason.BACKUP_DAMAGED
-    assert new.restore_marker.exists()  # the next restore begins from the start
+    made = archive_of({**WHOLE, name: b"x"})
+    for work in (lambda: verify(made, IDENTITIES), lambda: restored(new, made)):
+        error = refusal(work)
+        assert error.reason == Reason.BACKUP_DAMAGED
+        assert repr(name) in error.message
+    assert not new.restore_marker.exists(), "it is proved first, so nothing was changed"
     assert not list(new.state.rglob("post-receive"))
 
 
