@@ -1410,6 +1410,11 @@ class Store(Protocol):
     def restarts(self) -> Mapping[str, int]:
         """Return how often each part of the daemon was restarted because it had ended unexpectedly, in total."""
 
+    def record_spans_dropped(self, counts: Mapping[str, int]) -> None:
+        """Record how many spans the daemon could not export, by why, in place of earlier values."""
+
+    def spans_dropped(self) -> Mapping[str, int]: ...
+
     def record_usage(self, usage: Iterable[Usage]) -> None:
         """Record what all apps use now, in place of earlier values. Called by the daemon alone."""
 

@@ -292,6 +292,7 @@ def _worker(
 def _beat(deps: ReconcilerDeps) -> Callable[[], None]:
     def beat() -> None:
         deps.store.heartbeat(deps.clock.now())
+        deps.store.record_spans_dropped(deps.tracer.dropped())
         notify("WATCHDOG=1")
 
     return beat

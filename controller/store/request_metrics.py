@@ -12,7 +12,7 @@ import os
 import stat
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -52,6 +52,7 @@ class RequestMetrics:
     waiting: Counter[tuple[str, str]] = field(default_factory=Counter)  # calls, by API and why
     waits: Counter[tuple[str, str]] = field(default_factory=Counter)  # that have begun, the same
     unlogged: int = 0  # lines that the access log has dropped
+    spans: Counter[str] = field(default_factory=Counter)  # that were dropped, by why
     _changes: int = 0
     _written: int = -1
 
@@ -104,6 +105,12 @@ class RequestMetrics:
         self.open_seconds[api] += int(duration * 1e6)
         self._changes += 1
 
+    def spans_dropped(self, counts: Mapping[str, int]) -> None:
+        """Take the counts of this worker's tracer, which only grow."""
+        if counts and self.spans != counts:
+            self.spans = Counter(counts)
+            self._changes += 1
+
     def add(self, other: RequestMetrics) -> None:
         self.requests.update(other.requests)
         self.seconds.update(other.seconds)
@@ -116,6 +123,7 @@ class RequestMetrics:
         self.bytes.update(other.bytes)
         self.waiting.update(other.waiting)
         self.waits.update(other.waits)
+        self.spans.update(other.spans)
         for api, counts in other.durations.items():
             mine = self.durations.get(api, [0] * len(counts))
             self.durations[api] = [a + b for a, b in zip(mine, counts, strict=True)]
@@ -216,6 +224,7 @@ def _meter(document: dict[str, Any]) -> RequestMetrics:
         _pairs(document.get("waiting", [])),
         _pairs(document.get("waits", [])),
         _count(document.get("unlogged", 0)),
+        Counter({_api(why): _count(count) for why, count in document.get("spansDropped", {}).items()}),
     )
 
 
@@ -248,6 +257,7 @@ def _write(path: Path, meter: RequestMetrics) -> None:
         "socketSeconds": meter.open_seconds,
         "waiting": [(api, why, count) for (api, why), count in meter.waiting.items() if count > 0],
         "waits": [(api, why, count) for (api, why), count in meter.waits.items()],
+        "spansDropped": meter.spans,
         "socketBytes": [(api, direction, count) for (api, direction), count in meter.bytes.items()],
     }
     replace_file(path, json.dumps(document))

@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # it imports the whole domain, which `prichal status` need no
 log = logging.getLogger(__name__)
 
 RESTARTS = "restarts:"  # a prefix of facts, followed by the part
+SPANS = "spans:"  # followed by why spans of the daemon were dropped
 USES = "uses:"  # a prefix of facts, followed by app, number and resource, "used" or "bound"
 DAY = 86400.0  # seconds
 KEEP_EVENTS = 90 * DAY  # of an app that is no longer connected
@@ -213,6 +214,12 @@ class SqliteStore:
 
     def count_restart(self, part: str) -> None:
         self._facts.increase(f"{RESTARTS}{part}")
+
+    def record_spans_dropped(self, counts: Mapping[str, int]) -> None:
+        self._facts.replace(SPANS, {why: float(count) for why, count in counts.items()})
+
+    def spans_dropped(self) -> Mapping[str, int]:
+        return {why: int(count) for why, count in self._facts.starting_with(SPANS).items()}
 
     def record_usage(self, usage: Iterable[Usage]) -> None:
         values: dict[str, float] = {}

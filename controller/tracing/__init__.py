@@ -65,6 +65,9 @@ class Tracer(Protocol):
     def samples(self, trace: str) -> bool:
         """Return True if a new trace with this id is recorded."""
 
+    def dropped(self) -> Mapping[str, int]:
+        """Return how many spans were not exported since the beginning, by why: `queue-full`, `export-failed`."""
+
     def close(self) -> None:
         """Send what is left, and take no longer than some seconds for it."""
 
@@ -93,6 +96,9 @@ class _Off:
 
     def samples(self, trace: str) -> bool:
         return False
+
+    def dropped(self) -> Mapping[str, int]:
+        return {}
 
     def close(self) -> None:
         pass

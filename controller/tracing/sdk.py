@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Final
@@ -18,9 +18,10 @@ from typing import Final
 from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.environment_variables import OTEL_BSP_MAX_QUEUE_SIZE
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace.span import TraceState
@@ -30,7 +31,10 @@ from controller.domain.traces import TraceContext
 from controller.tracing import Span, SpanStart, Value
 
 CLOSING: Final = 3.0  # seconds that the last batch gets when a process stops
+_QUEUE: Final = 2048  # spans that wait, unless OTEL_BSP_MAX_QUEUE_SIZE says otherwise
 TOLD: Final = 60.0  # seconds between two records of one kind about a receiver that fails
+
+log = logging.getLogger(__name__)
 
 _LIMITS = SpanLimits(
     max_span_attributes=32, max_events=0, max_links=4, max_span_attribute_length=256, max_attribute_length=256
@@ -73,6 +77,65 @@ class _ChosenIds(RandomIdGenerator):
         return False
 
 
+class _CountedExporter(SpanExporter):
+    """Counts what is not exported. `admit` lets no more spans into the queue than it holds: the SDK would drop older
+    ones by itself, and tell nobody how many."""
+
+    def __init__(self, exporter: SpanExporter, most: int) -> None:
+        self._exporter, self._most = exporter, most
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._told = float("-inf")
+        self.full = 0
+        self.failed = 0
+
+    def admit(self) -> bool:
+        with self._lock:
+            is_full = self._waiting >= self._most
+            self.full += is_full
+            self._waiting += not is_full
+            is_told = is_full and time.monotonic() - self._told >= TOLD
+            self._told = time.monotonic() if is_told else self._told
+        if is_told:
+            log.warning(
+                "spans are dropped: %d wait already, since their receiver is away or slow", self._most
+            )
+        return not is_full
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        with self._lock:
+            self._waiting -= len(spans)
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            if result is not SpanExportResult.SUCCESS:
+                with self._lock:
+                    self.failed += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+
+class _Processor(BatchSpanProcessor):
+    def __init__(self, counted: _CountedExporter, most: int) -> None:
+        super().__init__(counted, max_queue_size=most)  # its other bounds: OTEL_BSP_*
+        self._counted = counted
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.context and span.context.trace_flags.sampled and self._counted.admit():
+            super().on_end(span)
+
+
+def _queue_size() -> int:
+    text = os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE, "")
+    return int(text) if text.isascii() and text.isdecimal() and int(text) > 0 else _QUEUE
+
+
 class SdkTracer:
     """`endpoint` is a base URL, to which `/v1/traces` is added; "" for what the OTEL_* variables say, which also fill
     in what is not given otherwise. `ratio` is the share of new traces that are recorded."""
@@ -100,7 +163,9 @@ class SdkTracer:
         exporter = OTLPSpanExporter(
             endpoint=f"{endpoint.rstrip('/')}/v1/traces" if endpoint else None, headers=headers or None
         )
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))  # its bounds: OTEL_BSP_*
+        most = _queue_size()
+        self._exporter = _CountedExporter(exporter, most)
+        self._provider.add_span_processor(_Processor(self._exporter, most))
         self._tracer = self._provider.get_tracer("prichal", __version__)
 
     def begin(self, start: SpanStart) -> Span:
@@ -122,6 +187,9 @@ class SdkTracer:
     def samples(self, trace_id: str) -> bool:
         asked = self._sampler.should_sample(contexts.Context(), int(trace_id, 16), "run")
         return asked.decision is Decision.RECORD_AND_SAMPLE
+
+    def dropped(self) -> Mapping[str, int]:
+        return {"queue-full": self._exporter.full, "export-failed": self._exporter.failed}
 
     def close(self) -> None:
         """A receiver that does not answer must not hold up the end of the process."""

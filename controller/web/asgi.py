@@ -270,7 +270,14 @@ class GatewayApp:
         abandon_after = settings.storage.abandon_after
         transfers = WorkerShares("transfers", MOST_TRANSFERS, settings.web.per_app)
         self._object_proxy = ObjectProxy(
-            store, self._storage, settings.web.connect_timeout, abandon_after, counted, transfers
+            store,
+            self._storage,
+            settings.web.connect_timeout,
+            abandon_after,
+            counted,
+            transfers,
+            tracer,
+            settings.tracing.trust_callers,
         )
         self.objects = ObjectListener(self._object_proxy)
         application = create_app(store, settings, self._storage)
@@ -761,6 +768,7 @@ class GatewayApp:
     def _write_meter(self) -> None:
         if self._access is not None:
             self._meter.access_lines_dropped(self._access.dropped)
+        self._meter.spans_dropped(self._tracer.dropped())
         self._meter.flush(self._meter_file)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -62,6 +62,9 @@ class KeptSpans:
 
     def samples(self, trace: str) -> bool:
         return self.sampled
+
+    def dropped(self) -> Mapping[str, int]:
+        return {}
 
     def close(self) -> None:
         pass

@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from controller.domain.traces import TraceContext, read_context
-from controller.tracing import NO_SPAN, Span, SpanKind, SpanStart, Tracer, Value, enter, span
+from controller.tracing import NO_SPAN, Span, SpanKind, SpanStart, Tracer, Value, current, enter, span
 from controller.web.gateway.hosts import HostRedirect
 from controller.web.gateway.router import (
     CallLookup,
@@ -138,6 +138,18 @@ def exchange_span(
     if not tracer.is_on:
         yield NO_SPAN
         return
+    name, about = _exchange(method, endpoint, template)
+    with span(tracer, name, {**about, **(attributes or {})}, SpanKind.CLIENT) as made:
+        yield made
+
+
+def begin_storage_span(tracer: Tracer, method: str, endpoint: str, template: str) -> Span:
+    """Begin the span of a request to the storage, which ends when its connection is let go of."""
+    name, about = _exchange(method, endpoint, template)
+    return tracer.begin(SpanStart(name, SpanKind.CLIENT, parent=current(), attributes=about))
+
+
+def _exchange(method: str, endpoint: str, template: str) -> tuple[str, dict[str, Value]]:
     host, _, port = endpoint.rpartition(":")
     known = _known_method(method)
     about: dict[str, Value] = {"http.request.method": known, "server.address": host.strip("[]")}
@@ -145,8 +157,7 @@ def exchange_span(
         about["server.port"] = int(port)
     if template:
         about["url.template"] = template
-    with span(tracer, _named(known, template), {**about, **(attributes or {})}, SpanKind.CLIENT) as made:
-        yield made
+    return _named(known, template), about
 
 
 def answered_with(made: Span, status: int) -> None:

@@ -95,9 +95,9 @@ class AccountApi:
         reservations: Reservations,
         requests: StorageRequests,
         in_thread: InThread,
-        share: Callable[[str], Awaitable[AbstractContextManager[None]]],
+        share: Callable[[CallerConnection, str], Awaitable[AbstractContextManager[None]]],
     ) -> None:
-        """`share` returns the share of the app that owns a bucket."""
+        """`share` returns the share of the app that owns a bucket, for a caller whose account was verified."""
         self._store = store
         self._reservations = reservations
         self._requests = requests
@@ -126,7 +126,7 @@ class AccountApi:
             raise S3Error(403, "InvalidAccessKeyId", "There is no such account, or not any more.")
         if not {bucket, *(ask.source or (bucket,))[:1]} <= granted:
             raise S3Error(403, "AccessDenied", "This account may only use its connected boxes.")
-        with await self._share(bucket):
+        with await self._share(caller, bucket):
             await self._perform(caller, request, ask, access, signed, payload)
 
     async def _perform(

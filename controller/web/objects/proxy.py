@@ -24,11 +24,14 @@ from controller.domain.storage.box import StorageAccess
 from controller.domain.storage.content_types import sent_type
 from controller.domain.storage.links import LinkInvalid, ObjectLink, is_link, link_key, parse
 from controller.domain.storage.sigv4 import Signer
+from controller.domain.traces import read_context
 from controller.ports import Store
+from controller.tracing import OFF, Tracer
 from controller.web.call_files.presigned import unreachable
 from controller.web.gateway.body import CallerGone
 from controller.web.gateway.headers import Header
 from controller.web.gateway.shares import WorkerShares
+from controller.web.gateway.traces import RequestTrace
 from controller.web.gateway.upstream import UpstreamConnection, UpstreamError
 from controller.web.objects import header_fields
 from controller.web.objects.accounts import AccountApi, is_signed
@@ -63,15 +66,25 @@ class ObjectProxy:
         abandon_after: float = 86400.0,
         observe: Callable[[int, float], None] = lambda _status, _seconds: None,
         transfers: WorkerShares | None = None,
+        tracer: Tracer = OFF,
+        trust: str = "none",
     ) -> None:
+        """`trust` says whose traces are continued, see `RequestTrace`."""
+        self._tracer = tracer
+        self._trust = trust
+        self._traces: dict[
+            CallerConnection, RequestTrace
+        ] = {}  # of requests in progress, while tracing is on
         self.transfers = transfers or WorkerShares("transfers", TRANSFERS, TRANSFERS)  # by app
         self._store = store
         self._owners: Mapping[str, str] = {}  # apps by their buckets
         self._listed = -FRESH
         self._storage = storage
         self._reservations = Reservations(store, storage, abandon_after)
-        self._requests = StorageRequests(connect_timeout)
-        self._accounts = AccountApi(store, self._reservations, self._requests, self._in_thread, self._share)
+        self._requests = StorageRequests(connect_timeout, tracer=tracer)
+        self._accounts = AccountApi(
+            store, self._reservations, self._requests, self._in_thread, self._share_of_account
+        )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gateway-objects")
         self._loop = asyncio.get_running_loop()
         self._observe = observe
@@ -93,6 +106,8 @@ class ObjectProxy:
 
     async def answer(self, caller: CallerConnection, request: ObjectRequest) -> None:
         began = self._loop.time()
+        if self._tracer.is_on:
+            self._traces[caller] = self._trace_of(request)
         try:
             await self._answer(caller, request)
         except RequestRefused as refused:
@@ -111,6 +126,16 @@ class ObjectProxy:
             )
         finally:
             self._observe(caller.status or 499, self._loop.time() - began)
+            if self._traces and (trace := self._traces.pop(caller, None)):
+                trace.end(caller.status)
+
+    def _trace_of(self, request: ObjectRequest) -> RequestTrace:
+        """Names of files are somebody's, and queries are permissions: neither is in a span."""
+        path, _, query = request.target.partition("?")
+        is_known = is_link(query) or is_signed(request)
+        route = ("/{bucket}/{key}" if "/" in path.strip("/") else "/{bucket}") if is_known else ""
+        said = read_context(request.headers.get("traceparent", ""), request.headers.get("tracestate", ""))
+        return RequestTrace(self._tracer, self._trust, said, request.method, route)
 
     async def _answer(self, caller: CallerConnection, request: ObjectRequest) -> None:
         query = request.target.partition("?")[2]
@@ -133,19 +158,27 @@ class ObjectProxy:
             raise RequestRefused(
                 HttpProblem(ProblemKind.LINK, f"This request is refused: {error}.")
             ) from error
-        with await self._share(link.bucket):
+        with await self._share(caller, link.bucket, is_account=False):
             if link.method == "PUT":
                 await self._upload(caller, request, link, access)
             else:
                 await self._download(caller, request, link, access)
 
-    async def _share(self, bucket: str) -> AbstractContextManager[None]:
+    async def _share_of_account(self, caller: CallerConnection, bucket: str) -> AbstractContextManager[None]:
+        return await self._share(caller, bucket, is_account=True)
+
+    async def _share(
+        self, caller: CallerConnection, bucket: str, is_account: bool
+    ) -> AbstractContextManager[None]:
         """Return the share of the app whose box it is, so that one app does not take all connections. Raises
         RequestRefused when it is entered."""
         if bucket not in self._owners and self._loop.time() - self._listed >= FRESH:
             self._owners = {box.bucket: box.app for box in await self._in_thread(self._store.boxes.all)}
             self._listed = self._loop.time()
         whose = self._owners.get(bucket, bucket)
+        if self._traces and (trace := self._traces.get(caller)):
+            # Whoever has a link may have it from anybody.
+            trace.start(is_known=is_account, app=whose)
         return self.transfers.take(whose, f"app {whose}")
 
     # --- links -------------------------------------------------------------------------------------------------

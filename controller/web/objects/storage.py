@@ -18,8 +18,10 @@ from controller.domain.reasons import Reason
 from controller.domain.storage.box import StorageAccess
 from controller.domain.storage.links import path_of
 from controller.domain.storage.sigv4 import UNSIGNED, Signer
+from controller.tracing import NO_SPAN, OFF, Span, Tracer, kind_of
 from controller.web.call_files.presigned import PresignedLink, unreachable
 from controller.web.gateway.pool import ConnectionPool
+from controller.web.gateway.traces import answered_with, begin_storage_span
 from controller.web.gateway.upstream import ConnectionDropped, UpstreamConnection, UpstreamError
 
 SILENCE = 60.0  # seconds without progress of the storage, which may have to put many parts together
@@ -30,8 +32,12 @@ class StorageRequests:
     """Requests to the storage from one gateway worker; used only on its event loop. `tls`: by default the system's
     authorities."""
 
-    def __init__(self, connect_timeout: float, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, connect_timeout: float, tls: ssl.SSLContext | None = None, tracer: Tracer = OFF
+    ) -> None:
         self._connect_timeout = connect_timeout
+        self._tracer = tracer
+        self._spans: dict[UpstreamConnection, Span] = {}  # of exchanges in progress, while tracing is on
         self._tls = tls
         self._pools: dict[bool, ConnectionPool] = {}
         self._endpoint = ""
@@ -51,9 +57,15 @@ class StorageRequests:
         self, connection: UpstreamConnection, access: StorageAccess
     ) -> Iterator[UpstreamConnection]:
         """Lets go of the connection at the end, and keeps it if it can be used again."""
+        made = self._spans.pop(connection, NO_SPAN) if self._spans else NO_SPAN
         try:
             yield connection
+            answered_with(made, connection.status)
+        except BaseException as error:
+            made.fail(kind_of(error))
+            raise
         finally:
+            made.end()
             if connection.end():
                 self._pool(PresignedLink.of(access.internal_url)).give_back(connection, self._loop.time())
 
@@ -69,6 +81,34 @@ class StorageRequests:
         body: bytes = b"",
         length: int | None = None,
         payload: str = UNSIGNED,
+    ) -> UpstreamConnection:
+        """As `_send`, which it records as a span."""
+        given = access, signer, method, bucket, key, query, headers, body, length, payload
+        if not self._tracer.is_on:
+            return await self._send(*given)
+        endpoint = PresignedLink.of(access.internal_url).endpoint
+        made = begin_storage_span(self._tracer, method, endpoint, "/{bucket}/{key}" if key else "/{bucket}")
+        try:
+            connection = await self._send(*given)
+        except BaseException as error:
+            made.fail(kind_of(error))
+            made.end()
+            raise
+        self._spans[connection] = made
+        return connection
+
+    async def _send(
+        self,
+        access: StorageAccess,
+        signer: Signer,
+        method: str,
+        bucket: str,
+        key: str,
+        query: str,
+        headers: Mapping[str, str] | None,
+        body: bytes,
+        length: int | None,
+        payload: str,
     ) -> UpstreamConnection:
         """The connection on which the request was begun, to be given to `connected`. `length` of a body that follows,
         else it is `body`; `payload` is its digest, if the storage is to check it. Raises Transient."""

@@ -77,6 +77,18 @@ def test_calls_of_ended_workers_do_not_wait(tmp_path: Path) -> None:
     assert total.waits == {("demo/image", "asleep"): 6, ("demo/image", "healing"): 2}
 
 
+def test_dropped_spans_of_workers_add_up(tmp_path: Path) -> None:
+    folder = tmp_path / "web"
+    request_metrics.clear(folder)
+    for process in (1, 2):
+        counts = RequestMetrics()
+        for number in (1, 2, 2):
+            counts.spans_dropped({"queue-full": number, "export-failed": 0})
+        counts.flush(request_metrics.worker_file(folder, process))
+    request_metrics.retire(folder, 1)
+    assert request_metrics.read_all(folder).spans == {"queue-full": 4, "export-failed": 0}
+
+
 def test_nothing_new_is_not_written(tmp_path: Path) -> None:
     path, counts = tmp_path / "worker-1.json", RequestMetrics()
     counts.observe("a/b", 200, 0.1)

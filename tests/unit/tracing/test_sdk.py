@@ -119,16 +119,32 @@ def test_a_receiver_that_refuses_delays_nothing(receiver: OtlpReceiver, status: 
     receiver.status = status
     with tracer_to(receiver.url) as tracer:
         _record(tracer, 5000)
+        wait_for(lambda: tracer.dropped()["export-failed"])
         queue = tracer._provider._active_span_processor._span_processors[0]._batch_processor._queue  # type: ignore[attr-defined]
         assert len(queue) <= 2048
     assert receiver.spans == []
 
 
-def test_a_receiver_that_does_not_answer_holds_nobody_up(receiver: OtlpReceiver) -> None:
+def test_what_is_dropped_is_counted(receiver: OtlpReceiver, caplog: pytest.LogCaptureFixture) -> None:
+    """A receiver that does not answer holds nobody up. A batch is with it; the queue takes 2,048 spans, and the rest is
+    counted."""
     receiver.answering.clear()
-    with tracer_to(receiver.url) as tracer:
-        _record(tracer, 5000)
-    receiver.answering.set()
+    with caplog.at_level(logging.WARNING), tracer_to(receiver.url) as tracer:
+        _record(tracer, 512)
+        wait_for(lambda: not tracer._exporter._waiting)
+        assert tracer.dropped() == {"queue-full": 0, "export-failed": 0}
+        _record(tracer, 2048)
+        assert tracer.dropped()["queue-full"] == 0
+        _record(tracer, 3000)
+        assert tracer.dropped() == {"queue-full": 3000, "export-failed": 0}
+        receiver.answering.set()
+        wait_for(lambda: len(receiver.spans) >= 2560)
+        tracer.begin(SpanStart("again")).end()
+        assert tracer.dropped()["queue-full"] == 3000, "there is room again"
+    assert len(receiver.named("again")) == 1
+    assert [each.getMessage() for each in caplog.records if "dropped" in each.getMessage()] == [
+        "spans are dropped: 2048 wait already, since their receiver is away or slow"
+    ]
 
 
 def test_nothing_listens() -> None:

@@ -87,9 +87,21 @@ class _Page(Collector):
             restarts.add_metric([part], count)
         restarts.add_metric(["web worker"], self._meter.lost)
         yield restarts
+        yield self._spans()
         yield GaugeMetricFamily(
             "prichal_route_table_version", "Grows with every switch of a route.", self._store.routes.version()
         )
+
+    def _spans(self) -> Metric:
+        dropped = CounterMetricFamily(
+            "prichal_trace_spans_dropped",
+            "Spans that were not exported, because too many waited or the receiver did not take them.",
+            labels=["process", "reason"],
+        )
+        for process, counts in (("daemon", self._store.spans_dropped()), ("web", self._meter.spans)):
+            for why, count in sorted(counts.items()):
+                dropped.add_metric([process, why], count)
+        return dropped
 
     def _apps(self) -> Iterator[Metric]:
         conditions = GaugeMetricFamily(

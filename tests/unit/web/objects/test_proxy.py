@@ -19,12 +19,14 @@ from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.domain.storage.links import ObjectLink, link_key, path_of
 from controller.domain.storage.sigv4 import UNSIGNED, Signer
 from controller.store import SqliteStore, open_store
+from controller.tracing import OFF, SpanKind, Tracer
 from controller.web.gateway.shares import WorkerShares
 from controller.web.objects.caller import CallerConnection
 from controller.web.objects.proxy import ObjectProxy
 from controller.web.storage import StorageClient
 from tests.integration.web.checksums import CHECKSUMS, checksum
 from tests.support.fake_objects import FakeObjects
+from tests.support.tracing import KeptSpans
 
 BUCKET, KEY, ACCOUNT = "prichal.demo.data", "users/ann/file_groups/g/f", "prichal.demo.0123456789ab"
 SECRET = Secret("the-secret-of-the-web-process")
@@ -38,6 +40,7 @@ class Storage:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.connections: list[asyncio.Task[None]] = []
+        self.fails = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -47,6 +50,8 @@ class Storage:
             while True:
                 lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
                 fields = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+                if self.fails:
+                    break
                 body = await reader.readexactly(int(fields["content-length"]))
                 self.objects[lines[0].split()[1]] = body
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\netag: x\r\n\r\n")
@@ -98,7 +103,7 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def a_scene(folder: Path) -> AsyncIterator[Scene]:
+async def a_scene(folder: Path, tracer: Tracer = OFF) -> AsyncIterator[Scene]:
     storage = Storage()
     behind = await asyncio.start_server(storage.serve, "127.0.0.1", 0)
     host, port = behind.sockets[0].getsockname()
@@ -109,7 +114,9 @@ async def a_scene(folder: Path) -> AsyncIterator[Scene]:
     store.boxes.grant(ACCOUNT, (BUCKET,))
     client = StorageClient(store, lambda _: FakeObjects())
     transfers = WorkerShares("transfers", 9, 1)
-    proxy = ObjectProxy(store, client, connect_timeout=5.0, transfers=transfers)
+    proxy = ObjectProxy(
+        store, client, connect_timeout=5.0, transfers=transfers, tracer=tracer, trust="authenticated"
+    )
     harness = Scene(store, storage, access, transfers)
     loop = asyncio.get_running_loop()
     front = await loop.create_server(
@@ -154,6 +161,41 @@ def test_what_has_another_checksum_is_not_stored(tmp_path: Path, name: str, cont
                 harness.store.boxes.removed(BUCKET, [KEY], time.time() + 1)
 
     asyncio.run(look())
+
+
+CALLER = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+
+
+def test_requests_are_spans_and_name_nothing_of_theirs(tmp_path: Path) -> None:
+    """An account is believed who its caller is; a link may be in anybody's hands."""
+    kept = KeptSpans()
+
+    async def look() -> None:
+        async with a_scene(tmp_path, kept) as harness:
+            assert (await harness.by_link(CALLER, b"x"))[0] == 200
+            assert (await harness.by_account(CALLER, b"x"))[0] == 200
+            assert (await harness.send("/nothing?X=1", {"host": "h", **CALLER}, b""))[0] == 403
+            harness.storage.fails = True
+            assert (await harness.by_link({}, b"x"))[0] == 503
+
+    asyncio.run(look())
+    assert all(each.ended for each in kept.spans)
+    link, account, refused, broken = [each for each in kept.spans if each.start.kind is SpanKind.SERVER]
+    assert [each.name for each in (link, account, refused, broken)] == [
+        *["PUT /{bucket}/{key}"] * 2,
+        "PUT",
+        link.name,
+    ]
+    assert (link.start.parent, link.start.link is not None) == (None, True)
+    assert account.parent == "b" * 16
+    assert refused.start.parent is None
+    for served in (link, account):
+        assert served.attributes["prichal.app"] == "demo"
+        assert served.attributes["http.response.status_code"] == 200
+        assert kept.children(served) == ["PUT /{bucket}/{key}"]
+    (beyond,) = [each for each in kept.spans if each.parent == broken.context.span]  # type: ignore[union-attr]
+    assert (broken.failure, beyond.failure) == ("503", "StorageUnreachable")
+    assert KEY not in repr(kept.spans)
 
 
 def test_two_checksums_are_refused_before_anything_is_stored(tmp_path: Path) -> None:
