@@ -1192,6 +1192,9 @@ class Secrets(Protocol):
     def forget(self, app: AppName) -> None:
         """Delete the Secrets of an app, and what became of changes of them."""
 
+    def reencrypt(self, keys: SecretCipher) -> int:
+        """Do what `rekey` does, in the caller's transaction, and go on with the keys of before. For dry runs."""
+
     def rekey(self, keys: SecretCipher) -> int:
         """Encrypt all values with other keys, in one transaction; return how many. Raises Stalled `SecretUnreadable`
         if one cannot be read."""

@@ -7,6 +7,7 @@ restore them here, too.
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import shlex
@@ -67,6 +68,16 @@ def create(hosted: Path, name: str, hook_url: str, secret: Secret, group: str | 
             Localizable("cannot create the repository {path}: {error}", path=path, error=error),
         ) from error
     return path
+
+
+def require_creatable(name: str, group: str | None) -> None:
+    """Raise Stalled `NameInvalid`, and `HostingFailed` for a group that is unknown here."""
+    _require_label(name)
+    try:
+        if group is not None:
+            grp.getgrnam(group)
+    except KeyError as error:
+        raise Stalled(Reason.HOSTING_FAILED, f"there is no group {group!r} on this host") from error
 
 
 def _require_label(name: str) -> None:

@@ -286,6 +286,7 @@ def _approve_empty_folder(session: Session) -> None:
 @click.option("--branch", default="main", show_default=True, help="The branch that is deployed.")
 @click.option("--group", help="Group whose members may push.  [default: group of the repositories' folder]")
 @output_option
+@dry_run_option
 @config_option
 @with_session
 def create(
@@ -305,11 +306,12 @@ def create(
     """
     from controller.daemon.connect import ConnectOptions
     from controller.daemon.hosted import create as make
+    from controller.daemon.hosted import planned
 
     if app and not connected:
         raise click.UsageError("--app needs --connect")
     settings = session.settings()
-    hosted, secret = make(settings, name, group)
+    hosted, secret = (planned if session.dry_run else make)(settings, name, group)
     app = (app or name) if connected else None
     if app:
         connection = ConnectOptions(

@@ -27,7 +27,7 @@ from controller.cli.output import (
 )
 from controller.cli.progress import counting, progress
 from controller.cli.remote import Remote, area_option, remote_options
-from controller.cli.session import config_option
+from controller.cli.session import config_option, dry_run_option
 from controller.domain.storage.addresses import AddressInvalid, BoxAddress, is_address
 from controller.domain.units import about_size
 
@@ -156,6 +156,7 @@ def get(remote: Remote, address: str, local: str, output: Format) -> int:
 @click.argument("local")
 @address_argument
 @output_option
+@dry_run_option
 @remote_options
 @area_option
 @config_option
@@ -178,6 +179,7 @@ def put(remote: Remote, local: str, address: str, output: Format) -> int:
 @click.option("-r", "--recursive", is_flag=True, help="Remove a group with all its files.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @output_option
+@dry_run_option
 @remote_options
 @area_option
 @config_option
@@ -188,7 +190,7 @@ def rm(remote: Remote, address: str, recursive: bool, yes: bool, output: Format)
         place = _group(place)
     if place.path.is_group and not recursive:
         raise click.UsageError(f"{place} is a group: add -r to remove all its files")
-    if place.path.is_group and not yes:
+    if place.path.is_group and not yes and not remote.session.dry_run:
         click.confirm(f"Remove all files in {place}?", abort=True, err=True)
     with remote.files() as client:
         removed = client.remove_group(place) if place.path.is_group else _remove(client, place)
@@ -208,6 +210,7 @@ def _remove(client: FilesClient, file: BoxAddress) -> int:
 @click.argument("source")
 @click.argument("target")
 @output_option
+@dry_run_option
 @remote_options
 @area_option
 @config_option
@@ -251,6 +254,7 @@ def _move_group(client: FilesClient, group: BoxAddress, goal: BoxAddress, output
 @click.argument("target")
 @click.option("-r", "--recursive", is_flag=True, help="Copy a folder or group with all its files.")
 @output_option
+@dry_run_option
 @remote_options
 @area_option
 @config_option

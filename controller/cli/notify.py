@@ -13,7 +13,7 @@ from controller.cli.formats import Format, output_option
 from controller.cli.groups import Group
 from controller.cli.output import Column, echo, print_message, show_view, table_of
 from controller.cli.remote import Remote, remote_options
-from controller.cli.session import config_option, timeout_option
+from controller.cli.session import config_option, dry_run_option, timeout_option
 from controller.client.platform.api import Document, Platform
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import PLATFORM
@@ -69,6 +69,7 @@ def list_notifications(remote: Remote, app: str | None, output: Format) -> int:
 @click.argument("name", required=False)
 @timeout_option(60.0, "Longest time to wait for the receiver.")
 @output_option
+@dry_run_option
 @remote_options
 @config_option
 def test(remote: Remote, app: str | None, name: str | None, timeout: float, output: Format) -> int:
@@ -84,6 +85,10 @@ def test(remote: Remote, app: str | None, name: str | None, timeout: float, outp
             told = f"there is no Notification of {whose}"
             raise Stalled(Reason.UNKNOWN_NOTIFICATION, told)
         asked = {each: str(platform.test_notification(whose, each)["message"]) for each in names}
+        if remote.session.dry_run:
+            rows = [{"name": each, "state": "asked", "problem": ""} for each in names]
+            output.show(rows, lambda: echo("\n".join(f"{each}: asked for" for each in names)), names)
+            return Exit.OK
         outcomes = _outcomes(platform, whose, asked, time.monotonic() + timeout)
     if late := sorted(asked.keys() - outcomes.keys()):
         told = f"nothing is known of the test of {', '.join(late)} after {timeout:g} s: does the daemon run?"

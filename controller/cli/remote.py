@@ -114,9 +114,10 @@ class Remote:
         return self._located(found)
 
     def files(self) -> FilesClient:
-        from controller.client.files import FilesClient
+        from controller.client.files import FilesClient, FilesTrial
 
-        return FilesClient(self._authorization, ca_file=self._ca_file(self.server or ""))
+        client = FilesTrial if self.session.dry_run else FilesClient
+        return client(self._authorization, ca_file=self._ca_file(self.server or ""))
 
     def runs(self) -> RunsClient:
         from controller.client.runs import RunsClient

@@ -211,6 +211,7 @@ def key() -> None:
 
 
 @key.command("rotate")
+@dry_run_option
 @config_option
 @with_session
 def rotate(session: Session) -> int:
@@ -219,12 +220,13 @@ def rotate(session: Session) -> int:
     The daemon must be stopped. Every component is deployed once more after its next start.
     """
     from controller.daemon.instance_key import rotate as replace_key
+    from controller.daemon.instance_key import try_rotation
 
     settings = session.settings()
     if not settings.database.exists():
         message = f"there is no state at {settings.database}: the platform has not run here yet"
         raise Stalled(Reason.STATE_MISSING, message)
-    number = replace_key(settings)
+    number = (try_rotation if session.dry_run else replace_key)(settings)
     echo(f"the key is replaced, and {number} values of Secrets are encrypted again")
     print_message("Start the daemon, and back up the new key.")
     return Exit.OK

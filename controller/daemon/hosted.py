@@ -44,6 +44,13 @@ def create(settings: Settings, name: str, group: str | None = None) -> tuple[Hos
     return Hosted(name, path), secret
 
 
+def planned(settings: Settings, name: str, group: str | None = None) -> tuple[Hosted, Secret]:
+    """Return what `create` would, and change nothing. Raises Stalled as it does for what is known before."""
+    hosted.require_creatable(name, group)
+    path = settings.repositories / f"{name}.git"
+    return Hosted(name, path), hook_secret(settings, name) or Secret(secrets.token_urlsafe(32))
+
+
 def hook_secret(settings: Settings, name: str) -> Secret | None:
     """Return the secret that the hook of repository `name` signs with; None if there is no such repository."""
     try:

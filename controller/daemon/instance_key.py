@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from contextlib import closing
 from pathlib import Path
 
 from controller.atomic import flush, replace_file
@@ -58,6 +59,20 @@ def rotate(settings: Settings) -> int:
                 settle(private, store.secrets)
         finally:
             store.close()
+
+
+def try_rotation(settings: Settings) -> int:
+    """Return how many values `rotate` would encrypt again, and change nothing. Raises as it does."""
+    private = settings.private
+    with (
+        as_owner_of(private),
+        only_one(private),
+        closing(open_store(settings.database)) as store,
+        store.dry_run(),
+    ):
+        store.secrets.unlock(SecretKeys(instance_key(private)))
+        store.changed()
+        return store.secrets.reencrypt(SecretKeys(secrets.token_bytes(KEY)))
 
 
 def settle(private: Path, values: Secrets) -> None:

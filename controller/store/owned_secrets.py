@@ -212,6 +212,18 @@ class OwnedSecretTable:
     def rekey(self, keys: SecretCipher) -> int:
         """Encrypt all values with other keys, in one transaction, and return how many there are. Raises Stalled
         `SecretUnreadable`, and then changes nothing, if one cannot be read."""
+        number = self.reencrypt(keys)
+        self._keys = keys
+        self.age_keys.unlock(keys)
+        with (
+            self._database.read() as db
+        ):  # to the disk, before the old key is given up; and without the old pages
+            db.execute("VACUUM main")
+            db.execute("PRAGMA main.wal_checkpoint(TRUNCATE)")
+        return number
+
+    def reencrypt(self, keys: SecretCipher) -> int:
+        """Encrypt all values with other keys, and return how many there are; nothing uses the keys yet."""
         old = self._keys
         if old is None:
             raise AssertionError("unlock comes first")
@@ -232,13 +244,6 @@ class OwnedSecretTable:
                 message = f"an age key was encrypted with another key than instance.key. {RESTORE}"
                 raise Stalled(Reason.SECRET_UNREADABLE, message) from error
             db.execute("INSERT OR REPLACE INTO sealing (id, public_key) VALUES (1, ?)", (keys.public,))
-        self._keys = keys
-        self.age_keys.unlock(keys)
-        with (
-            self._database.read() as db
-        ):  # to the disk, before the old key is given up; and without the old pages
-            db.execute("VACUUM main")
-            db.execute("PRAGMA main.wal_checkpoint(TRUNCATE)")
         return len(rows)
 
     def take(self, row: sqlite3.Row) -> None:

@@ -26,6 +26,7 @@ ROUTES: Final = frozenset(
         ),
         ("POST", "/-/apps/<name>/previews/<preview>/keep"),
         ("POST", "/-/apps/<name>/previews/<preview>/remove"),
+        ("POST", "/-/apps/<name>/notifications/<notification>/test"),
         ("POST", "/-/apps"),
         ("DELETE", "/-/apps/<name>"),
         ("PUT", "/-/apps/<name>/secrets/<secret>"),

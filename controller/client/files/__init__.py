@@ -4,12 +4,14 @@ from controller.client.files.api import FilePage, GroupMoved, RemoteBox, RemoteF
 from controller.client.files.client import FilesClient
 from controller.client.files.local_files import Moved, is_stream
 from controller.client.files.tree import CopyTotals, FileCopy
+from controller.client.files.trial import FilesTrial
 
 __all__ = [
     "CopyTotals",
     "FileCopy",
     "FilePage",
     "FilesClient",
+    "FilesTrial",
     "GroupMoved",
     "Moved",
     "RemoteBox",

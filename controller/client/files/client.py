@@ -102,6 +102,11 @@ class FilesClient:
         assert step is not None
         return step
 
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder of this machine for downloads. Raises Stalled `LocalFileUnusable`."""
+        with usable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
     def download(self, source: BoxAddress, target: Path, moved: Moved) -> RemoteFile:
         """Download a file to `target`, replacing a file or writing to a device or pipe. Raises errors as
         `FilesApi` and `LinkTransport`, and Stalled `LocalFileUnusable`, `ChecksumMismatch`.

@@ -77,8 +77,7 @@ def downloads(client: FilesClient, group: BoxAddress, folder: Path) -> list[File
 
     def fetch(file: RemoteFile, moved: Moved) -> RemoteFile:
         target = folder / file.name
-        with usable(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+        client.make_folder(target.parent)
         return client.download(_below(group, file.name), target, moved)
 
     def job(file: RemoteFile) -> FileCopy:

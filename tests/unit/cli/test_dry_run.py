@@ -18,6 +18,7 @@ from controller.cli.main import SECTIONS
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName, ComponentName
+from controller.domain.notifications.spec import Channel, NotificationSpec
 from controller.domain.people.accounts import Scope, SessionRecord
 from controller.domain.people.roles import Grant, Role
 from controller.domain.people.tokens import new_token
@@ -30,6 +31,7 @@ from controller.store.people import PeopleStore, SessionLimits
 from tests.support.branch_previews import record_previews
 from tests.support.commands import COMMANDS
 from tests.support.platform_server import PlatformServer, platform_server
+from tests.support.specs import make
 from tests.unit.cli.conftest import Machine, Outcome, run_here
 
 DEMO = AppName("demo")
@@ -65,17 +67,10 @@ READING = (
 )
 #: Commands that change something and cannot be tried, and why.
 EXEMPT = {
-    "repo create": "it adds an empty repository; what --connect adds is shown by prichal connect --dry-run",
-    "run start": "runs are admitted by the API of their app, which has no dry runs",
+    "run start": "the API of the app decides by what waits and runs at that moment; prichal run-local tries a pipeline",
     "run cancel": "as run start; prichal run status shows what would be canceled",
     "run retry": "as run start",
-    "file cp": "files are changed by the API of their app, which has no dry runs; nothing is removed",
     "file get": "it writes one file on this machine, which is named",
-    "file put": "as file cp",
-    "file mv": "as file cp; nothing is replaced",
-    "file rm": "as file cp; it asks before it removes a group",
-    "notify test": "the message is all that it does",
-    "key rotate": "the daemon is stopped for it, and it changes nothing unless all values can be decrypted",
     "login": "it changes only what this person is logged in to",
     "logout": "it changes only what this person is logged in to",
     "new": "it writes into a new folder",
@@ -90,8 +85,13 @@ EXEMPT = {
     "backup restore": "the host is empty before; prichal backup verify says whether it would work",
     "backup keygen": "it writes one new file on this machine, which is named",
 }
-#: Tried where there is an engine.
-ELSEWHERE = {"image prune": "tests/integration/docker/test_image_ls.py"}
+#: Tried where their state is, or below, since they answer in another way.
+ELSEWHERE = {
+    "image prune": "tests/integration/docker/test_image_ls.py",
+    "key rotate": "tests/unit/cli/test_secrets.py",
+    "notify test": "tests/unit/cli/test_dry_run.py",
+    **dict.fromkeys(("file put", "file cp", "file mv", "file rm"), "tests/unit/cli/test_files.py"),
+}
 #: The others, with arguments by which they change the state of `prepared`.
 TRIED = {
     "app create": ("new", "--template", "function"),
@@ -106,6 +106,7 @@ TRIED = {
     "secret set": ("demo", "keys", "TOKEN"),
     "secret rm": ("demo", "keys"),
     "secret key": ("demo", "--rotate"),
+    "repo create": ("new", "--connect"),
     "repo connect": ("https://git.example.org/team/new.git", "--webhook", "github"),
     "repo disconnect": ("old",),
     "box adopt": ("prichal.demo.old", "demo/data"),
@@ -178,6 +179,7 @@ def fill(store: SqliteStore) -> None:
     store.history.add(entry, [])
     store.history.add(replace(entry, revision=second, subject="Two"), [])
     record_previews(store, DEMO, "feature/x")
+    store.notifications.declare(DEMO, (make(NotificationSpec, ComponentName("team"), Channel.APPRISE),))
 
 
 def contents(folder: Path) -> dict[str, str | bytes]:
@@ -246,6 +248,15 @@ def test_a_dry_run_fails_as_the_command(
     assert tried.stderr.splitlines()[-1] == done.stderr.splitlines()[-1]
 
 
+def test_a_dry_run_sends_no_message(machine: Machine, prepared: dict[str, str]) -> None:
+    before = contents(machine.state)
+    tried = machine.run("notify", "test", "demo", "--dry-run")
+    assert (tried.code, tried.stdout) == (0, "team: asked for\n")
+    assert contents(machine.state) == before
+    unknown = machine.run("notify", "test", "demo", "tea", "--dry-run")
+    assert "Did you mean team?" in unknown.stderr
+
+
 def test_a_dry_run_waits_for_nothing(machine: Machine, prepared: dict[str, str]) -> None:
     tried = machine.run("reconcile", "demo", "--wait", "--dry-run")
     assert (tried.code, tried.stdout.startswith("demo: requested")) == (0, True)
@@ -277,14 +288,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformServer]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", REMOTE)
+@pytest.mark.parametrize("name", (*REMOTE, "notify test"))
 def test_a_server_rolls_back_what_it_was_asked_to_try(
     server: PlatformServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     token = tmp_path / "token"
     token.write_text(server.token())
-    words = [*name.split(), *TRIED[name], "--server", server.url, "--token-file", str(token)]
+    words = [*name.split(), *TRIED.get(name, ("demo",)), "--server", server.url, "--token-file", str(token)]
     run_here("app", "ls", *words[-4:])  # the first use of a token is written down
     before = contents(server.settings.state)
     tried = run_here(*words, "--dry-run", stdin="value")

@@ -147,6 +147,80 @@ def test_mv_continues_after_a_failure(server: FilesServer, run: Run) -> None:
     assert server.names() == ["g/c", "h/a", "h/b", "h/c"]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("rm", "demo:data/g/a"), "demo:data/g/a: 1 file removed"),
+        (("rm", "-r", "demo:data/g"), "demo:data/g/: 2 files removed"),
+        (("mv", "demo:data/g/a", "demo:data/h/"), "demo:data/h/a: 5 bytes"),
+        (("mv", "demo:data/g", "demo:data/new"), "demo:data/new/: 2 files moved"),
+        (("put", "local", "demo:data/g/"), "demo:data/g/local: 6 bytes"),
+        (("cp", "local", "demo:data/g/x"), "demo:data/g/x: 6 bytes"),
+        (("cp", "demo:data/g/a", "."), "a: 5 bytes"),
+        (("cp", "demo:data/g/a", "demo:data/h/"), "demo:data/h/a: 5 bytes"),
+        (("cp", "-r", "folder", "demo:data/g"), "1 file copied (3 bytes), 1 skipped (already there)"),
+        (("cp", "-r", "demo:data/g", "new/place"), "2 files copied (10 bytes)"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_a_dry_run_says_what_the_command_would_and_changes_nothing(
+    server: FilesServer, run: Run, words: tuple[str, ...], told: str
+) -> None:
+    here = Path.cwd()
+    for name, content in (("local", b"local!"), ("folder/a", b"12345"), ("folder/b", b"new")):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_bytes(content)
+    server.store("g/a", b"12345")
+    server.store("g/in/b", b"12345")
+    before, local = dict(server.objects), tree(here)
+    tried = run(*words, "--dry-run")
+    assert (tried.code, tried.stdout.strip()) == (Exit.OK, told), tried.stderr
+    assert "This is a dry run" in tried.stderr
+    assert (server.objects, tree(here), (here / "new").exists()) == (before, local, False)
+    answer = run(*words, *(("--yes",) if words[0] == "rm" else ()))
+    assert (answer.code, answer.stdout) == (tried.code, tried.stdout)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rm", "demo:data/g/none"),
+        ("mv", "demo:data/g/none", "demo:data/h/"),
+        ("mv", "demo:data/none/", "demo:data/h/"),
+        ("mv", "demo:data/g/", "demo:data/there/"),
+        ("put", "none", "demo:data/g/"),
+        ("put", "huge", "demo:data/g/"),
+        ("cp", "demo:data/g/none", "."),
+        ("cp", "demo:data/g/a", "none/there"),
+    ],
+    ids=" ".join,
+)
+def test_a_dry_run_of_files_fails_as_the_command(
+    server: FilesServer, run: Run, words: tuple[str, ...]
+) -> None:
+    for name in ("g/a", "g/b", "there/x"):
+        server.store(name, b"12345")
+    with (Path.cwd() / "huge").open("wb") as file:
+        file.truncate(2 * 10**9)  # a hole
+    tried, done = run(*words, "--dry-run"), run(*words)
+    assert (tried.code, done.code != Exit.OK) == (done.code, True), (tried.stderr, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("demo:data/g/a", "demo:data/g/b"), "there is a file demo:data/g/b already"),
+        (("demo:data/g/", "demo:data/g/in/"), "cannot be moved into itself"),
+    ],
+)
+def test_a_dry_run_replaces_nothing_either(
+    server: FilesServer, run: Run, words: tuple[str, str], told: str
+) -> None:
+    for name in ("g/a", "g/b"):
+        server.store(name, b"12345")
+    assert told in run("mv", *words, "--dry-run").stderr
+
+
 def test_cp_of_one_file(server: FilesServer, run: Run) -> None:
     Path("a").write_bytes(b"hello")
     assert run("cp", "a", "demo:data/g/").stdout == "demo:data/g/a: 5 bytes\n"

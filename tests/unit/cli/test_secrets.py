@@ -180,6 +180,10 @@ def test_the_key_is_replaced_while_no_daemon_runs(machine: Machine, store: Sqlit
     machine.run("secret", "set", "demo", "keys", "A", "--timeout", "0", stdin="hunter2")
     with store.transaction():
         pass
+    tried = machine.run("key", "rotate", "--dry-run")
+    assert (tried.code, tried.stdout.split(", and ")[1]) == (0, "1 values of Secrets are encrypted again\n")
+    assert instance_key(private) == key
+    assert values(store) == {"keys": {"A": "hunter2"}}
     ran = machine.run("key", "rotate")
     assert (ran.code, ran.stdout) == (
         Exit.OK,
