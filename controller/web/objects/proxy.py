@@ -177,7 +177,7 @@ class ObjectProxy:
             self._listed = self._loop.time()
         whose = self._owners.get(bucket, bucket)
         if self._traces and (trace := self._traces.get(caller)):
-            # Whoever has a link may have it from anybody.
+            # A link may be in anybody's hands.
             trace.start(is_known=is_account, app=whose)
         return self.transfers.take(whose, f"app {whose}")
 
