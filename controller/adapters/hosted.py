@@ -77,7 +77,9 @@ def require_creatable(name: str, group: str | None) -> None:
         if group is not None:
             grp.getgrnam(group)
     except KeyError as error:
-        raise Stalled(Reason.HOSTING_FAILED, f"there is no group {group!r} on this host") from error
+        raise Stalled(
+            Reason.HOSTING_FAILED, Localizable("there is no group {group!r} on this host", group=group)
+        ) from error
 
 
 def _require_label(name: str) -> None:

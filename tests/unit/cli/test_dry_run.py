@@ -288,7 +288,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformServer]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", (*REMOTE, "notify test"))
+@pytest.mark.parametrize("name", [*REMOTE, "notify test"])
 def test_a_server_rolls_back_what_it_was_asked_to_try(
     server: PlatformServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
