@@ -589,6 +589,18 @@ def test_a_body_that_is_not_what_its_digest_says(server: Server) -> None:
         client().image(f"{server.host}/{NAME}", "1.0", registries(server))
 
 
+def test_a_digest_that_disappears_between_two_questions(server: Server) -> None:
+    """Somebody pushes the tag again, and the registry collects what it has pointed to."""
+    there = pointing(b"{}", INDEX)
+    server.answer = lambda method, path, headers: (
+        there(method, path, headers) if method == "HEAD" else (404, {}, b"")
+    )
+    with pytest.raises(Stalled) as caught:
+        client().image(f"{server.host}/{NAME}", "1.0", registries(server))
+    assert caught.value.reason == Reason.IMAGE_NOT_FOUND
+    assert [method for method, _, _ in server.seen] == ["HEAD", "GET"]
+
+
 def test_a_tag_that_disappeared(server: Server) -> None:
     with pytest.raises(Stalled) as caught:
         client().image(f"{server.host}/{NAME}", "1.0", registries(server))

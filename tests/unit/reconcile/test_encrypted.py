@@ -13,6 +13,7 @@ import pytest
 from controller.age import AgeKeys
 from controller.domain.apps.age_keys import EncryptedFiles, KeyAction
 from controller.domain.apps.conditions import ConditionType
+from controller.domain.apps.desired import Workload
 from controller.domain.apps.owned_secrets import SecretChange
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled, Transient
@@ -189,6 +190,26 @@ def test_a_key_that_the_commit_in_force_needs_is_kept(harness: Harness) -> None:
     assert change(harness, KeyAction.RETIRE).startswith("refused"), (
         "a pass that reads nothing forgets nothing"
     )
+
+
+def test_a_key_that_a_commit_needs_which_is_being_applied_is_kept(harness: Harness) -> None:
+    """Nothing in force needs the older key until the pass has ended."""
+    harness.push(ml())
+    harness.run()
+    change(harness, KeyAction.ROTATE)
+    harness.run("secret")
+    old = AgeKeys(APP, keys_of(harness).keys[1:])
+    harness.push(ml(image="demo:2", **FROM_KEYS), encrypted(harness, old, TOKEN="hunter2-horse"))
+    start, told = harness.engine.start, list[str]()
+
+    def start_and_retire(workload: Workload, name: str) -> None:
+        told.append(change(harness, KeyAction.RETIRE))
+        start(workload, name)
+
+    harness.engine.start = start_and_retire  # type: ignore[method-assign]
+    assert harness.run().name == "Ready"
+    assert told
+    assert told[0].startswith("refused: the commit of demo in force needs the age key")
 
 
 def test_a_key_that_a_preview_needs_is_kept(harness: Harness) -> None:

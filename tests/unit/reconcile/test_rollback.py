@@ -12,9 +12,11 @@ from controller.domain.apps.observed import ObservedWorkload
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.status import Rollback
 from controller.domain.errors import Stalled, Transient
+from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
 from controller.reconcile.reconciliation import preview
+from tests.support.fake_engine import Registries
 from tests.unit.reconcile.harness import APP, Harness, api, built, manifest, ml, secret
 
 
@@ -221,6 +223,37 @@ def test_tags_of_registries_stay_what_they_were(harness: Harness) -> None:
     harness.run("rollback")
     harness.run("manual")
     assert (harness.route().revision, image(harness)) == (first, one)
+
+
+def test_to_an_image_that_its_registry_has_no_more(harness: Harness) -> None:
+    """The version in service goes on, and what runs of it is repaired."""
+    harness.connect()
+    harness.engine.registry["hub/demo:1"] = "sha256:one"
+    harness.engine.registry["hub/demo:2"] = "sha256:two"
+    harness.push(ml(image="hub/demo:1"), api())
+    harness.run()
+    second = harness.push(ml(image="hub/demo:2"), api())
+    harness.run()
+    gone = "hub/demo@sha256:one"
+    pull = harness.engine.pull
+
+    def refuse(app: AppName, reference: str, registries: Registries) -> None:
+        if reference == gone:
+            raise Stalled(Reason.IMAGE_NOT_FOUND, f"cannot pull {reference}: manifest unknown")
+        pull(app, reference, registries)
+
+    harness.engine.images -= {gone}
+    harness.engine.pull = refuse  # type: ignore[method-assign]
+    harness.roll_back()
+    harness.run_unchecked("rollback")
+    assert (harness.route().revision, harness.route().in_service) == (second, True)
+    (component,) = harness.status().components
+    assert "manifest unknown" in component.failure + component.conditions[0].message
+    harness.engine.exit(harness.running()[0].id)
+    harness.run_unchecked("drift")
+    assert [each.revision for each in harness.running()] == [second]
+    harness.resume()
+    assert harness.run("manual").name == "Ready"
 
 
 def test_to_a_commit_that_is_gone_from_everywhere(harness: Harness) -> None:
