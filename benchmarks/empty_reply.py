@@ -1,5 +1,5 @@
-"""`python -m benchmarks.empty_reply`: a server that reads each request to its end, gives an empty answer and closes the
-connection. Prints its port when it is ready.
+"""`python -m benchmarks.empty_reply [STATUS]`: a server that reads each request to its end, gives an empty answer, by
+default 503, and closes the connection. Prints its port when it is ready.
 
 What attackers cost who send to this server is what they cost on this machine at least: they, the network and the load
 share its processors.
@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sys
 
 import uvloop
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
-_ANSWER = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_STATUS = int(sys.argv[1]) if len(sys.argv) > 1 else 503
+_ANSWER = b"HTTP/1.1 %d Status\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % _STATUS
 PATIENCE = 5.0  # seconds for a body, as the platform has for one that it refuses
 
 

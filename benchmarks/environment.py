@@ -224,6 +224,20 @@ def running_platform(ground: Environment, **settings: object) -> Iterator[Runnin
         platform.stop()
 
 
+@contextmanager
+def empty_server(status: int = 503) -> Iterator[int]:
+    """The port of a server that only gives empty answers."""
+    command = [sys.executable, "-m", "benchmarks.empty_reply", str(status)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
 def adder(image: str, offset: int, **service: object) -> dict[str, object]:
     """The component that is measured. `service`: more of its `mlService`."""
     return {

@@ -3,14 +3,16 @@ each compared with other servers with the same function and client in the same r
 
 from __future__ import annotations
 
+import timeit
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
-from benchmarks.environment import Adder, Environment, bare_process, free_port, running_platform
+from benchmarks.environment import Adder, Environment, bare_process, empty_server, free_port, running_platform
 from benchmarks.figures import Section, in_turns
 from benchmarks.load import Load, Target, run
 from benchmarks.peers import NoPeer, fastapi, litserve, mlserver
+from controller.tracing import OFF, span
 
 Peer = Callable[[Environment], AbstractContextManager[Target]]
 
@@ -21,6 +23,8 @@ CONNECTIONS = (1, 16)
 PEERS: Mapping[str, Peer] = {"MLServer": mlserver, "LitServe": litserve, "FastAPI": fastapi}
 LIBRARY = {"MLServer": "4 ×", "LitServe": "", "FastAPI": "1.5 ×"}
 PATH = {"MLServer": "3 ×"}
+TRACED = "whole path, traces on"
+SPANS = 20_000
 
 
 def measure_library(ground: Environment) -> Section:
@@ -36,20 +40,34 @@ def measure_library(ground: Environment) -> Section:
 
 
 def measure_path(ground: Environment) -> Section:
-    """Through the gateway to a container, that container called directly, and MLServer."""
+    """Through the gateway to a container, that container called directly, and MLServer; at one connection also through
+    another gateway that records each call as spans."""
     section = Section("gateway", "the whole path: client → gateway → container, beside MLServer")
     with ExitStack() as stack:
         module = Adder(stack.enter_context(running_platform(ground)), ground)
         targets = {"whole path": module.deploy(0), "container directly": module.direct_target(0)}
         targets |= _peers(ground, stack, section, PATH)
+        receiver = f"http://127.0.0.1:{stack.enter_context(empty_server(200))}"
+        traced = Adder(stack.enter_context(running_platform(ground, tracing={"endpoint": receiver})), ground)
         for connections in CONNECTIONS:
-            loads = _loads(ground, targets, connections)
+            every = {**targets, TRACED: traced.deploy(0)} if connections == 1 else targets
+            loads = _loads(ground, every, connections)
             _report(section, loads, connections, "whole path", PATH)
             if connections == 1:
+                _report_traces(section, loads)
                 pairs = zip(loads["whole path"], loads["container directly"], strict=True)
                 added = [1e3 * (path.p50 - direct.p50) for path, direct in pairs]
                 section.add("the gateway's own p50", "ms", added, aim="0.15 ms")
     return section
+
+
+def _report_traces(section: Section, loads: Mapping[str, list[Load]]) -> None:
+    off, on = ([load.rate for load in loads[name]] for name in ("whole path", TRACED))
+    section.compare("traces on beside off, 1 connection", on, off)
+    spans = timeit.repeat(
+        "with span(OFF, 'x'): pass", number=SPANS, globals={"span": span, "OFF": OFF}, repeat=ROUNDS
+    )
+    section.add("a span while traces are off", "µs", [1e6 * each / SPANS for each in spans], aim="1 µs")
 
 
 def _peers(

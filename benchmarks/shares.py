@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 from benchmarks.attacking import ATTACKS, under_way
-from benchmarks.environment import Adder, Environment, RunningPlatform, running_platform
+from benchmarks.environment import Adder, Environment, RunningPlatform, empty_server, running_platform
 from benchmarks.figures import Section
 from benchmarks.idle import memory_of
 from benchmarks.load import Load, run
@@ -102,20 +100,6 @@ def _report_memory(
         section.add(f"memory of {name} before", "MiB", [before[name]])
         section.add("  after all of it", "MiB", [memory])
         section.compare("  after beside before", [memory], [before[name]], aim="1.1 ×")
-
-
-@contextmanager
-def empty_server() -> Iterator[int]:
-    """The port of a server that only gives empty answers."""
-    command = [sys.executable, "-m", "benchmarks.empty_reply"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    try:
-        yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 class Hostile:
