@@ -7,7 +7,7 @@ wrote, no path, query or message becomes one. A failed export is never noticed b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -120,19 +120,25 @@ def enter(made: Span) -> None:
     _current.set(made)
 
 
-@contextmanager
+_NOTHING: Final = nullcontext(NO_SPAN)
+
+
 def span(
     tracer: Tracer,
     name: str,
     attributes: Attributes | None = None,
     kind: SpanKind = SpanKind.INTERNAL,
     parent: TraceContext | None = None,
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """Record the block as a span, below `parent` or the span in progress. An exception marks it as failed, by its
     reason or its class, and without its message, which may quote anything."""
-    if not tracer.is_on:
-        yield NO_SPAN
-        return
+    return _recorded(tracer, name, attributes, kind, parent) if tracer.is_on else _NOTHING
+
+
+@contextmanager
+def _recorded(
+    tracer: Tracer, name: str, attributes: Attributes | None, kind: SpanKind, parent: TraceContext | None
+) -> Iterator[Span]:
     made = tracer.begin(SpanStart(name, kind, parent or current(), attributes=attributes))
     token = _current.set(made)
     try:
