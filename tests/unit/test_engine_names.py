@@ -11,7 +11,7 @@ import pytest
 from tests.support.pages import ROOT
 
 #: Packages that do not know which engine there is.
-NEUTRAL = ("domain", "ports.py", "reconcile", "runner", "store", "web", "daemon")
+NEUTRAL = ("domain", "ports", "reconcile", "runner", "store", "web", "daemon")
 
 
 def files() -> list[Path]:

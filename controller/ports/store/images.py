@@ -1,0 +1,30 @@
+"""Images that apps follow, and what was found in their registries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from controller.domain.apps.followed_images import FollowedImage, FollowRecord, FollowState
+from controller.domain.apps.releases import Images
+from controller.domain.names import AppName
+
+
+class FollowedImages(Protocol):
+    """What apps follow, and what was found. Passes declare, reject and ask; the follower writes states."""
+
+    def declare(self, app: AppName, images: Iterable[FollowedImage]) -> None:
+        """Store these as those of the app. A state that belongs to another question is forgotten."""
+
+    def of(self, app: AppName) -> tuple[FollowRecord, ...]: ...
+
+    def all(self) -> tuple[FollowRecord, ...]: ...
+
+    def save(self, record: FollowRecord, state: FollowState) -> bool:
+        """Save a state, unless the question has changed meanwhile; return whether it was saved."""
+
+    def reject(self, app: AppName, images: Images) -> None:
+        """Record which images were rolled back, in place of what was recorded before."""
+
+    def ask_now(self, app: AppName, at: float) -> None:
+        """Record that a person wants the registries to be asked."""
