@@ -38,6 +38,14 @@ def instance_key(private: Path) -> bytes:
         return path.read_bytes()
 
 
+def present_key(private: Path) -> bytes:
+    """Return the key, or b"" before the first start: none is made."""
+    try:
+        return key_file(private).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 def rotate(settings: Settings) -> int:
     """Replace the key while no daemon runs; return how many values of Secrets were encrypted again. Raises Stalled
     `AlreadyRunning` or `SecretUnreadable`, and then changes nothing."""

@@ -20,7 +20,7 @@ ANSWER: Final = 5.0  # seconds
 _RENEW: Final = Localizable("renew it, and check that the proxy has loaded the new one")
 
 
-def certificate(settings: Settings, context: ssl.SSLContext | None = None) -> str:
+def check_certificate(settings: Settings, context: ssl.SSLContext | None = None) -> str:
     """Return for how long the certificate is valid. Raises Finding."""
     url = urlsplit(settings.web.public_url)
     if url.scheme != "https":

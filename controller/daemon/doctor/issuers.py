@@ -35,7 +35,7 @@ _ADDRESS: Final = Localizable(
 )
 
 
-def issuers(settings: Settings, within: float = ANSWER) -> str:
+def check_issuers(settings: Settings, within: float = ANSWER) -> str:
     """Examine all issuers; each answer may take `within` seconds. Raises Finding with all that is wrong, and what to do
     about it."""
     allowed = settings.sign_in.oidc

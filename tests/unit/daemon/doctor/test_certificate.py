@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller.config import Settings, WebSettings
-from controller.daemon.certificate import certificate
+from controller.daemon.doctor.certificate import check_certificate
 from controller.domain.findings import Finding
 from tests.support.issuer import make_certificate
 from tests.support.receivers import receiver
@@ -25,7 +25,7 @@ def _pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_certificate_that_ends_soon(pem: Path) -> None:
     with receiver(certificate=pem) as there, pytest.raises(Finding) as found:
-        certificate(settings(there.url), ssl.create_default_context(cafile=pem))
+        check_certificate(settings(there.url), ssl.create_default_context(cafile=pem))
     assert found.value.detail in (
         "the certificate of 127.0.0.1 ends in 0 days",
         "the certificate of 127.0.0.1 ends in 1 days",
@@ -34,7 +34,7 @@ def test_a_certificate_that_ends_soon(pem: Path) -> None:
 
 def test_a_certificate_that_nobody_trusts(pem: Path) -> None:
     with receiver(certificate=pem) as there, pytest.raises(Finding) as found:
-        certificate(settings(there.url))
+        check_certificate(settings(there.url))
     assert found.value.detail == "the certificate of 127.0.0.1 is not valid: self-signed certificate"
 
 
@@ -47,4 +47,4 @@ def test_a_certificate_that_nobody_trusts(pem: Path) -> None:
     ],
 )
 def test_what_cannot_be_looked_at_is_no_problem(url: str, words: str) -> None:
-    assert words in certificate(settings(url))
+    assert words in check_certificate(settings(url))

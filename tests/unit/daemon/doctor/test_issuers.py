@@ -10,7 +10,7 @@ import pytest
 
 from controller.config import OpenIdIssuer, Settings
 from controller.config.settings import SignInSettings
-from controller.daemon.issuers import BYTES, issuers
+from controller.daemon.doctor.issuers import BYTES, check_issuers
 from controller.domain.findings import Finding
 from tests.support.issuer import issuer, make_certificate
 from tests.support.openid_provider import OpenIdProvider
@@ -32,13 +32,15 @@ def settings_with(*urls: str) -> Settings:
 
 def finding(*urls: str, within: float = 20.0) -> Finding:
     with pytest.raises(Finding) as caught:
-        issuers(settings_with(*urls), within)
+        check_issuers(settings_with(*urls), within)
     return caught.value
 
 
 def test_one_that_works_and_none_at_all(provider: OpenIdProvider) -> None:
-    assert issuers(settings_with(provider.url)) == "issuer0: discovery and keys answer, the clocks agree"
-    assert "none is configured" in issuers(Settings())
+    assert (
+        check_issuers(settings_with(provider.url)) == "issuer0: discovery and keys answer, the clocks agree"
+    )
+    assert "none is configured" in check_issuers(Settings())
 
 
 def test_what_is_wrong_and_what_to_do(provider: OpenIdProvider) -> None:
@@ -71,7 +73,7 @@ def test_clocks_that_differ(provider: OpenIdProvider) -> None:
     assert "3600 s behind" in found.detail or "3599 s behind" in found.detail
     assert "timedatectl set-ntp true" in found.advice
     provider.answers[provider.discovery] = (status, {**headers, "Age": "soon"}, content)
-    assert "the clocks agree" in issuers(settings_with(provider.url))
+    assert "the clocks agree" in check_issuers(settings_with(provider.url))
 
 
 def test_those_that_do_not_answer_are_told_together(provider: OpenIdProvider) -> None:
