@@ -237,11 +237,11 @@ def test_the_cache_is_left_alone_until_a_build_of_ours_adds_to_it() -> None:
     """It is that of other people by the same engine."""
     asked: list[dict[str, str]] = []
 
-    def post(url: str, params: dict[str, str], timeout: float) -> Any:
+    def request(method: str, url: str, params: dict[str, str], timeout: float) -> Any:
         asked.append(params)
-        return SimpleNamespace(raise_for_status=lambda: None)
+        return SimpleNamespace(text="{}", raise_for_status=lambda: None, json=dict)
 
-    client = SimpleNamespace(base_url="http://engine", api_version="1.41", post=post)
+    client = SimpleNamespace(base_url="http://engine", api_version="1.41", timeout=60.0, request=request)
     connection: Any = SimpleNamespace(client=client, timeout=60.0)
     cache = BuildCache(connection, DockerSettings(build_cache=7))
     cache.collect(60.0)
