@@ -26,8 +26,9 @@ CALLER = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", Tr
 
 
 @pytest.fixture(autouse=True)
-def exporters_end() -> Iterator[None]:
+def exporters_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An exporter goes on for a while behind `close`, and what it does must not meet another test."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # of the ten seconds after which it gives up
     yield
     wait_for(
         lambda: (
