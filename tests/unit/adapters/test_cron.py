@@ -170,6 +170,7 @@ def test_from_anywhere_the_same_ticks(cron: str, zone: str, moment: float, part:
     assert TICKS.after(cron, zone, between) == tick
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(FREQUENT, st.sampled_from(ZONES), MOMENTS)
 def test_a_time_of_day_comes_once_a_day(cron: str, zone: str, moment: float) -> None:

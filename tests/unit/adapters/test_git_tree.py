@@ -198,6 +198,7 @@ def test_lfs_pointers_are_named(repo: pygit2.Repository) -> None:
     assert caught.value.reason == "LfsPointer"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ignore", "reason"), [("", "TreeTooLarge"), ("bomb", "")])
 def test_a_tree_that_contains_itself_over_and_over_is_refused_unless_ignored(
     repo: pygit2.Repository, ignore: str, reason: str

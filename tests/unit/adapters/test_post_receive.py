@@ -177,6 +177,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), JSON), st.sampled_from([None, 2]))
 def test_it_reads_json_as_the_module_does(content: dict[str, Any], indent: int | None) -> None:
     assert read_object(json.dumps(content, indent=indent) + "\n") == content

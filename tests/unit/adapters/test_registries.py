@@ -185,6 +185,7 @@ def test_links_that_loop_or_lead_elsewhere(server: Server, link: str) -> None:
     assert len(server.seen) <= 2
 
 
+@pytest.mark.slow
 def test_pages_without_an_end(server: Server) -> None:
     def answer(method: str, path: str, headers: Mapping[str, str]) -> Reply:
         number = len(server.seen)

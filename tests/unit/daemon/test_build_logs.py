@@ -70,6 +70,7 @@ def test_a_line_is_harmless(logs: BuildLogs, kept: KeptLogs) -> None:
     assert len(found) < 2 * LONGEST
 
 
+@pytest.mark.slow
 def test_a_long_log_has_a_bound_and_keeps_its_end(logs: BuildLogs, kept: KeptLogs, tmp_path: Path) -> None:
     lines = SEGMENTS * SMALLEST // 50
     with logs.of(DEMO, TAG) as line:

@@ -8,6 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent.parent
 SOURCES = ("controller", "manifests-schema", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
@@ -30,6 +32,7 @@ def run(folder: Path, program: str, *arguments: str) -> str:
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 def test_a_wheel_has_the_schemas(tmp_path: Path) -> None:
     for name in SOURCES:
         source, target = ROOT / name, tmp_path / "checkout" / name

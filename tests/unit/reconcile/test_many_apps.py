@@ -46,6 +46,7 @@ def calls_in_a_pass(folder: Path, count: int) -> int:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [10, 40])
 def test_a_pass_does_not_depend_on_the_number_of_apps(tmp_path: Path, count: int) -> None:
     alone = calls_in_a_pass(tmp_path / "alone", 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from controller.config.settings import DefaultLimits
 from controller.ports import SourceFile
 from controller.reconcile.loading import ReadManifests
@@ -50,6 +52,7 @@ def test_one_that_is_larger_than_all_may_be_is_not_kept() -> None:
     assert manifests.load(files(1, 5000), APP, DefaultLimits()) is not one
 
 
+@pytest.mark.slow
 def test_a_round_over_many_apps_reads_none_twice() -> None:
     """If the last used ones did not include all of a round, none would be found again in the next one."""
     manifests = ReadManifests()

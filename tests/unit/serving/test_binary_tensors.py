@@ -548,6 +548,7 @@ def test_a_large_body_lies_where_its_numbers_need_no_copy() -> None:
         assert (array == pixels).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False], ids=["orjson", "Python's own JSON"])
 @pytest.mark.parametrize("output", ["numbers", "first"])
 def test_numbers_as_json_take_little_more_memory_than_their_objects(

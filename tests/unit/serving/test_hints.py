@@ -857,6 +857,7 @@ def test_the_open_inference_protocol(server: Server) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_function_that_yields(serve: Serve) -> None:
     source = f"""{FUTURE}{HEAD}
 async def predict(text: str) -> AsyncIterator[Pair]:
@@ -928,6 +929,7 @@ class NoFiles:
         raise NotImplementedError
 
 
+@pytest.mark.slow
 def test_what_a_class_refuses(serve: Serve) -> None:
     source = f"""{HEAD}
 @dataclass

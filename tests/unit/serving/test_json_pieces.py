@@ -57,6 +57,7 @@ TOKENS = [
 arrays = st.lists(st.sampled_from(TOKENS) | st.floats().map(json.dumps) | st.integers().map(str), max_size=30)
 
 
+@pytest.mark.slow
 @given(arrays, arrays, st.sampled_from([", ", ",", " ,\n\t"]), st.sampled_from(["image", "data", "\u00e9"]))
 def test_any_arrays(first: list[str], second: list[str], comma: str, name: str) -> None:
     one, two = (comma.join(tokens) for tokens in (first, second))

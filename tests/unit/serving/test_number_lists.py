@@ -56,6 +56,7 @@ def test_lists_of_each_datatype(datatype: Datatype, usual: Any, odd: Any, place:
         assert numbers.hold_at_once(elements, known) is numbers.hold_at_once(elements)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats() | edges, min_size=MANY, max_size=2 * MANY))
 def test_magnitudes(elements: list[Any]) -> None:
     found = magnitude(elements)

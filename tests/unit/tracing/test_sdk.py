@@ -115,6 +115,7 @@ def test_the_ratio_decides_about_new_traces(
     assert {each.name for each in receiver.spans} == ({"new"} if sampled else set()) | {"known"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
 def test_a_receiver_that_refuses_delays_nothing(receiver: OtlpReceiver, status: int) -> None:
     receiver.status = status
@@ -148,6 +149,7 @@ def test_what_is_dropped_is_counted(receiver: OtlpReceiver, caplog: pytest.LogCa
     ]
 
 
+@pytest.mark.slow
 def test_nothing_listens() -> None:
     with tracer_to(f"http://127.0.0.1:{free_port()}") as tracer:
         _record(tracer, 5000)

@@ -145,6 +145,7 @@ def test_lines_are_written_and_a_moved_file_is_made_again(tmp_path: Path) -> Non
     assert set(path.with_suffix(".log.1").read_text().splitlines()) == {combined(ENTRY)}
 
 
+@pytest.mark.slow
 def test_a_reader_that_hangs_costs_lines_and_no_time(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

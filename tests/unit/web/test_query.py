@@ -62,6 +62,7 @@ def test_numbers(text: str, number: int) -> None:
     assert QueryParameters.of(f"wait={text}".encode()).number("wait", None, most=60) == number
 
 
+@pytest.mark.slow
 @given(st.integers(0, GREATEST))
 def test_every_number_that_the_database_holds(number: int) -> None:
     assert QueryParameters.of(b"after=%d" % number).needed("after") == number

@@ -112,6 +112,7 @@ def test_only_the_shape(expected: Any, found: Any, same: bool) -> None:
     assert (difference(expected, found, shape_only=True) == "") == same
 
 
+@pytest.mark.slow
 @given(JSON)
 def test_every_value_is_like_itself(value: Any) -> None:
     again = json.loads(json.dumps(value))
@@ -119,6 +120,7 @@ def test_every_value_is_like_itself(value: Any) -> None:
     assert difference([value], [value, value]) != ""
 
 
+@pytest.mark.slow
 @given(JSON, JSON)
 def test_a_difference_is_told_in_bounds(expected: Any, found: Any) -> None:
     assert len(difference(expected, found)) < 500

@@ -309,6 +309,7 @@ def test_each_problem_that_was_told_is_told_as_over_exactly_once(
     assert world.state.alerts == ()
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from([1.0, 15.0, 31.0, 120.0]), min_size=400, max_size=400))
 def test_one_flapping_alert_is_told_some_times_an_hour_at_most(pauses: list[float]) -> None:
     world = Receivers(replace(SPEC, group_interval=0.0, group_wait=0.0))

@@ -525,6 +525,7 @@ EVENTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(pipelines(), EVENTS, st.randoms(use_true_random=False))
 def test_every_run_comes_to_one_end(of: Pipeline, events: list[str], random: object) -> None:

@@ -76,6 +76,7 @@ def test_good_ones_count_for_nothing() -> None:
         gate.give_back(HERE, "demo/image", "ann")
 
 
+@pytest.mark.slow
 def test_its_memory_is_bounded() -> None:
     gate = LoginAttempts(Clock())
     for n in range(3 * attempts.KEPT):

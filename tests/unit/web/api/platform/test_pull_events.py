@@ -61,6 +61,7 @@ def test_a_pull_request_is_read_from_what_forges_send(payload: Any, expected: Pu
     assert pull_event(payload) == expected
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(),
