@@ -12,7 +12,8 @@ import select
 import traceback
 
 STDERR = 2
-LONGEST = 64 * 1024  # characters of a traceback
+#: Characters of a traceback: what is said after it still fits into the pipe, which takes 64 KiB.
+LONGEST = 16 * 1024
 _OURS = os.path.dirname(__file__) + os.sep
 _IMPORTLIB = os.path.dirname(importlib.__file__) + os.sep
 
