@@ -15,10 +15,12 @@ export const offerUploads = (list, refresh) => {
   list.addEventListener("click", (event) => event.target.matches("[data-give-up]") && uploads.giveUp(event.target));
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const chosen of form.querySelectorAll("input[type=file]")) {
-    chosen.addEventListener("change", () => {
+    const take = () => {
       uploads.add([...chosen.files].map((file) => ({ file, at: folderOf(file) })));
       chosen.value = "";
-    });
+    };
+    chosen.addEventListener("change", take);
+    if (chosen.files.length) take(); // chosen before this module was there
   }
   addEventListener("dragover", (event) => {
     event.preventDefault();
