@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 from controller.domain.apps.status import RepositoryRecord
 from controller.domain.names import AppName
@@ -82,12 +85,20 @@ def test_a_reload_loses_no_call(web: Web) -> None:
     assert lost(web) == before, "who was told to stop is not counted"
 
 
+def is_file_instead(folder: Path) -> bool:
+    """Put a file where workers, which write there every second, may just have made the folder again."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(IsADirectoryError):
+        folder.write_text("no folder")
+    return folder.is_file()
+
+
 def test_a_worker_that_cannot_start_again_ends_no_other(web: Web) -> None:
     """gunicorn would stop all of them, with a code that systemd takes for a bad configuration."""
     folder = web.state / "web"
     kept = folder.rename(folder.with_name("kept"))
     first, second = web.workers()
-    folder.write_text("no folder")
+    wait_for(lambda: is_file_instead(folder))
     os.kill(first, signal.SIGKILL)
     wait_for(lambda: "worker ended although nobody stopped it" in web.log.read_text())
     wait_for(lambda: web.log.read_text().count("lifespan startup failed") >= 2)
