@@ -1,19 +1,131 @@
-"""What the platform keeps on the engine, for the command line."""
+"""Lists what the platform keeps on the engine, and removes what nothing needs, for people who ask (`prichal image`): a
+thread of the daemon, which may use the engine, unlike the web process and other users of this host.
+
+One is answered at a time, with a pause after it, so that those who ask cannot keep the engine busy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Final, Protocol
 
 from controller.adapters.docker.listed import listed_images, remove_images
 from controller.config import Settings
-from controller.domain.apps.kept_images import ImageVerdict, KeptImage
+from controller.domain.apps.image_lists import AskedImages, ImageList, image_list
+from controller.domain.apps.kept_images import ImageNeed, ImageVerdict, KeptImage, needs_of, verdicts
+from controller.domain.errors import ControllerError, Transient
+from controller.domain.localizable import Localizable
+from controller.domain.names import AppName
+from controller.domain.reasons import Reason
+from controller.guards import GuardedStep
+from controller.ports import Store
+
+log = logging.getLogger(__name__)
+
+LOOK: Final = 0.25  # seconds between two looks for what is asked
+REST: Final = 1.0  # seconds after a list
+
+_UNKNOWN: Final = Localizable("the platform folder has not been read yet")
+_BUG: Final = Localizable("internal error; see the traceback in the daemon's log")
+_IN_USE: Final = Localizable("kept, since something has begun to use it")
 
 
-def images(settings: Settings) -> tuple[KeptImage, ...]:
-    """Raises Transient, Stalled."""
-    return listed_images(settings.docker, settings.instance)
+class EngineImages(Protocol):
+    """What the engine has for this instance. Both raise Transient, Stalled."""
+
+    def listed(self) -> tuple[KeptImage, ...]: ...
+
+    def remove(self, names: Iterable[str]) -> Collection[str]:
+        """Remove images by their tags or ids; return those that are gone then."""
+        ...
 
 
-def prune(settings: Settings, judged: Iterable[ImageVerdict]) -> None:
-    """Remove what is to be removed. Raises Transient, Stalled."""
-    remove_images(settings.docker, [each.image.name or each.image.id for each in judged if each.removed])
+class DockerImages:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def listed(self) -> tuple[KeptImage, ...]:
+        return listed_images(self._settings.docker, self._settings.instance)
+
+    def remove(self, names: Iterable[str]) -> Collection[str]:
+        return remove_images(self._settings.docker, names)
+
+
+class ImageWorker:
+    """`declared` are the apps of the platform folder, None before it was read. One that is new, or whose status was
+    lost with the state, is not known otherwise, and its images would look as if nothing needed them."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: EngineImages,
+        settings: Settings,
+        now: Callable[[], float],
+        declared: Callable[[], Collection[AppName] | None],
+    ) -> None:
+        self._store = store
+        self._lists = store.image_lists
+        self._engine = engine
+        self._docker = settings.docker
+        self._now = now
+        self._declared = declared
+
+    def run(self, stop: threading.Event) -> None:
+        step = GuardedStep("cannot list the images on the engine", self._serve)
+        while not stop.is_set():
+            step(stop)
+            stop.wait(LOOK)
+
+    def work(self) -> bool:
+        """Answer what has waited longest; return False if there is nothing."""
+        asked = self._lists.begin()
+        if asked is None:
+            return False
+        self._lists.finish(self._list(asked))
+        return True
+
+    def _serve(self, stop: threading.Event) -> None:
+        while self.work() and not stop.wait(REST):
+            pass
+
+    def _list(self, asked: AskedImages) -> ImageList:
+        try:
+            judged = self._judged(asked.app)
+            return image_list(asked.id, self._removed(judged) if asked.removes else judged)
+        except ControllerError as error:
+            is_transient = isinstance(error, Transient)
+            return ImageList(asked.id, problem=error.reason, message=error.message, is_transient=is_transient)
+        except Exception:
+            log.exception("bug in a list of images")
+            return ImageList(asked.id, problem=Reason.INTERNAL_ERROR, message=_BUG, is_transient=True)
+
+    def _judged(self, app: str) -> tuple[ImageVerdict, ...]:
+        """Judge all images, or those of an app. The images are listed first: an app that is new since then has none
+        among them."""
+        images = [each for each in self._engine.listed() if app in ("", each.app)]
+        declared = self._declared()
+        if declared is None:
+            raise Transient(Reason.NOT_RUNNING, _UNKNOWN)
+        revisions, history = self._docker.kept_revisions, self._store.history
+        needs: dict[str, Mapping[str, ImageNeed]] = {name: {} for name in declared}
+        for status in self._store.apps.all():
+            needs[status.app] = needs_of(status, history.list(status.app), revisions)
+        return verdicts(images, needs, self._now(), self._docker.build_timeout)
+
+    def _removed(self, judged: tuple[ImageVerdict, ...]) -> tuple[ImageVerdict, ...]:
+        """Remove what is to be removed, and return what became of each."""
+        leaving = [_name(each) for each in judged if each.removed]
+        gone = self._engine.remove(leaving) if leaving else ()
+        if leaving:
+            log.info("removed images that nothing needs", extra={"images": len(gone)})
+        return tuple(
+            replace(each, removed=False, why=_IN_USE) if each.removed and _name(each) not in gone else each
+            for each in judged
+        )
+
+
+def _name(each: ImageVerdict) -> str:
+    return each.image.name or each.image.id

@@ -20,6 +20,7 @@ from controller.daemon.build_logs import BuildLogs
 from controller.daemon.component_logs import ComponentLogs
 from controller.daemon.gpus import GpuWatch
 from controller.daemon.health import write_health
+from controller.daemon.images import DockerImages, ImageWorker
 from controller.daemon.instance_key import settle
 from controller.daemon.last_fault import LastFault
 from controller.daemon.lock import only_one
@@ -147,6 +148,7 @@ def _run_until_stop(
     loop = _control_loop(deps, platform, templates)
     requeued = store.requests.recover()
     store.previews.recover()
+    store.image_lists.recover()
     deps.models.recover()
     _restore_gpus(deps)
     store.requests.enqueue(PLATFORM, Trigger.START)
@@ -217,11 +219,23 @@ def _threads(
         "runner": runner.run,
         "sampling": _sampler(deps, gpus).run,
         "previews": PreviewWorker(build_preview_deps(deps)).run,
+        "listing": _image_worker(deps).run,
         "webhooks": webhooks.run,
         "notifier": build_notifier(deps).run,
         "images": build_image_follower(deps).run,
         "cron": build_cron_scheduler(deps).run,
     }
+
+
+def _image_worker(deps: ReconcilerDeps) -> ImageWorker:
+    settings, catalog = deps.settings, deps.catalog
+    return ImageWorker(
+        deps.store,
+        DockerImages(settings),
+        settings,
+        deps.clock.now,
+        lambda: [app.name for app in catalog.spec.apps] if catalog.known else None,
+    )
 
 
 def _refresh_previews(platform: PlatformReconciler) -> None:

@@ -24,7 +24,7 @@ from controller.ports.store.apps import Apps, Events, History
 from controller.ports.store.boxes import Boxes
 from controller.ports.store.branches import Branches
 from controller.ports.store.gpus import Gpus
-from controller.ports.store.images import FollowedImages
+from controller.ports.store.images import FollowedImages, ImageLists
 from controller.ports.store.notifications import Notifications
 from controller.ports.store.orders import Orders, Templates
 from controller.ports.store.previews import Previews
@@ -54,6 +54,7 @@ __all__ = [
     "Gateways",
     "Gpus",
     "History",
+    "ImageLists",
     "ImageRegistry",
     "Job",
     "JobMount",

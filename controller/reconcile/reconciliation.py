@@ -538,7 +538,8 @@ class Reconciliation:
     def _earlier_images(self) -> tuple[str, ...]:
         """Return the images by which the app can be rolled back without a build."""
         history, present = self._deps.store.history, self._status_writer.status.desired
-        return earlier_images(history.list(self._app), present, self._deps.settings.docker.kept_revisions)
+        revisions = self._deps.settings.docker.kept_revisions
+        return tuple(earlier_images(history.list(self._app), present, revisions))
 
     def _tidy_models(self, now: AppStatus) -> None:
         """Remove models that are not used. `now` is the app's status as it will be saved."""

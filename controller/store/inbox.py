@@ -12,6 +12,7 @@ here (`intake`), and validates the rest when it reads it. All other processes op
     call_ends    async calls that are over, for webhooks  taken in
     asked_tests  of notifications                      taken by the notifier
     asked_previews  of the next passes                 read several times a second, deleted when they are there
+    asked_images  lists of images, and removals        the same
     caller_keys  Idempotency-Keys of callers           the daemon only deletes them
     decisions    suspended by a person, approved       read at each pass
     rollbacks    to earlier revisions                  read at each pass
@@ -68,6 +69,13 @@ _TABLES = (
     place INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     app TEXT NOT NULL,
+    begun INTEGER NOT NULL DEFAULT 0
+) STRICT""",
+    """CREATE TABLE asked_images (
+    place INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    app TEXT NOT NULL,
+    removes INTEGER NOT NULL DEFAULT 0,
     begun INTEGER NOT NULL DEFAULT 0
 ) STRICT""",
     """CREATE TABLE caller_keys (

@@ -25,6 +25,7 @@ from controller.store.gateways import GatewayTable
 from controller.store.gpus import LEASES, REQUESTS, GpuTable
 from controller.store.guest import GuestRequests, GuestRuns
 from controller.store.history import HistoryTable
+from controller.store.image_lists import ImageListTable
 from controller.store.images import FOLLOWED, ImageTable
 from controller.store.intake import Intake
 from controller.store.keys import Credentials
@@ -113,6 +114,7 @@ class SqliteStore:
     series: ports.Series
     history: ports.History
     previews: ports.Previews
+    image_lists: ports.ImageLists
     secrets: ports.Secrets
     age_keys: ports.AgeKeyStore
     orders: ports.Orders
@@ -163,6 +165,7 @@ class SqliteStore:
         self.series = SeriesTable(database.path.with_name("series.db"))
         self.history = HistoryTable(database.path.with_name("history.db"))
         self.previews = PreviewTable(database, database.path.with_name("previews.db"))
+        self.image_lists = ImageListTable(database, database.path.with_name("image_lists.db"))
         self._aging: tuple[tuple[_Aging, float], ...] = (
             (events, KEEP_EVENTS),
             (requests, KEEP_REQUESTS),

@@ -24,6 +24,7 @@ from controller.web.api.platform.branch_previews import branch_previews
 from controller.web.api.platform.components import components
 from controller.web.api.platform.files import app_files
 from controller.web.api.platform.hooks import hooks
+from controller.web.api.platform.images import images
 from controller.web.api.platform.me import me
 from controller.web.api.platform.new_apps import new_apps
 from controller.web.api.platform.notifications import notifications
@@ -97,6 +98,7 @@ def create_app(store: Store, settings: Settings, storage: StorageClient) -> Flas
     app.register_blueprint(me)
     app.register_blueprint(secrets)
     app.register_blueprint(notifications)
+    app.register_blueprint(images)
     app.register_blueprint(branch_previews)
     app.register_blueprint(users)
     app.register_blueprint(new_apps)

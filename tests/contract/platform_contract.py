@@ -17,6 +17,7 @@ import pytest
 from controller.client.platform import AppRequest, Document, LogQuery, Platform
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.history import AppliedRevision, ManifestText
+from controller.domain.apps.kept_images import ImageKind
 from controller.domain.apps.plan import Hold, Plan
 from controller.domain.apps.previews import PlanPreview, preview_of
 from controller.domain.apps.requests import Outcome
@@ -28,6 +29,7 @@ from controller.domain.secret import Secret
 from controller.encryption import SecretKeys
 from controller.kept_logs import BUILDS
 from controller.store import SqliteStore
+from tests.support.image_lists import ListedImages, answering, kept
 from tests.support.wire_format import deviations
 
 DEMO = AppName("demo")
@@ -319,6 +321,52 @@ class PlatformContract:
         with pytest.raises(Stalled) as unknown:
             platform.plan("dem")
         assert unknown.value.reason == Reason.UNKNOWN_APP
+
+    # --- images
+
+    def test_images(self, platform: Platform, store: SqliteStore) -> None:
+        engine = ListedImages(kept("demo"), kept("gone"), kept("", ImageKind.UNFINISHED))
+        with answering(store, engine):
+            found = platform.images()
+            assert [each["app"] for each in platform.images("gone")["images"]] == ["gone"]
+            assert len(engine.images) == 3
+            pruned = platform.prune_images("gone")
+            assert [each.app for each in engine.images] == ["demo", ""]
+            assert platform.prune_images()["removed"] == 1
+        assert [(each["app"], each["removed"]) for each in found["images"]] == [
+            ("demo", False),
+            ("gone", True),
+            (None, True),
+        ]
+        assert (found["removed"], found["removedSize"], found["leftOut"]) == (2, 10 * 2**20, 0)
+        assert [(each["removed"], each["removal"]) for each in pruned["images"]] == [
+            (True, "its app is gone")
+        ]
+        assert {"id", "state", "daemon"}.isdisjoint(found)
+        assert list(deviations(found)) == []
+
+    @pytest.mark.parametrize("kind", [Stalled, Transient])
+    def test_what_prevents_a_list_of_images(
+        self, platform: Platform, store: SqliteStore, kind: type[Stalled | Transient]
+    ) -> None:
+        engine = ListedImages()
+        engine.fault = kind(Reason.ENGINE_UNREACHABLE, "no such engine")
+        with answering(store, engine), pytest.raises(kind) as error:
+            platform.images()
+        assert (error.value.reason, error.value.message) == (Reason.ENGINE_UNREACHABLE, "no such engine")
+        with pytest.raises(Stalled) as invalid:
+            platform.prune_images("../x")
+        assert invalid.value.reason == Reason.NAME_INVALID
+
+    def test_a_list_of_images_that_nobody_makes(self, platform: Platform, store: SqliteStore) -> None:
+        with pytest.raises(Stalled) as late:
+            platform.images(timeout=0.1)
+        assert late.value.reason == Reason.TIMED_OUT
+        store.heartbeat(time.time() - 60)
+        for ask in (platform.images, platform.prune_images):
+            with pytest.raises(Stalled) as stopped:
+                ask()
+            assert stopped.value.reason == Reason.NOT_RUNNING
 
     # --- logs
 

@@ -36,9 +36,11 @@ def listed_images(settings: DockerSettings, instance: str) -> tuple[KeptImage, .
     return (*found, KeptImage("", ImageKind.CACHE, "", "cache of BuildKit", cache, 0.0))
 
 
-def remove_images(settings: DockerSettings, names: Iterable[str]) -> None:
-    """Remove images by their tags or ids. One that is gone, or that something has begun to use, is passed over. Raises
-    Transient, Stalled."""
+def remove_images(settings: DockerSettings, names: Iterable[str]) -> frozenset[str]:
+    """Remove images by their tags or ids, and return those that are gone then: one that something has begun to use
+    stays. Raises Transient, Stalled."""
+    used = set[str]()
+    names = frozenset(names)
     with (
         closing(EngineConnection(settings.host, settings.timeout)) as connection,
         translated(Localizable("the Docker engine at {host} does not answer", host=settings.host)),
@@ -49,3 +51,6 @@ def remove_images(settings: DockerSettings, names: Iterable[str]) -> None:
             except docker.errors.APIError as error:
                 if error.status_code not in (404, 409):
                     raise
+                if error.status_code == 409:
+                    used.add(name)
+    return names - used

@@ -19,6 +19,8 @@ Document = dict[str, Any]
 
 #: Seconds until a plan is given up: the repository is fetched for it.
 PLAN_TIMEOUT: Final = 120.0
+#: Seconds until a list of images is given up: the engine needs some for it, and more for removing many.
+IMAGES_TIMEOUT: Final = 120.0
 
 
 class AppRequest(StrEnum):
@@ -154,13 +156,25 @@ class Platform(Protocol):
         """
         ...
 
+    def images(self, app: str | None = None, timeout: float = IMAGES_TIMEOUT) -> Document:
+        """Return the `images` and caches that are kept on the engine, of an app or all, each with what becomes of it,
+        `removed` (whether pruning removes it) and `removal` (why, or when it is removed otherwise). `leftOut`: how many
+        the list has not, `removed` and `removedSize`: how many pruning removes, and their bytes. The daemon lists them.
+        Raises what prevents it; Stalled `NotRunning`, `TimedOut`.
+        """
+        ...
+
+    def prune_images(self, app: str | None = None, timeout: float = IMAGES_TIMEOUT) -> Document:
+        """Have the daemon remove the images that nothing needs; return the list as `images` with what was removed."""
+        ...
+
     def wait_for_change(self, timeout: float) -> None:
         """Return when the state may have changed, at the latest after `timeout` seconds."""
         ...
 
 
 class PlanState(StrEnum):
-    """How far a plan is that somebody has asked for."""
+    """How far a plan is that somebody has asked for, or a list of images."""
 
     PENDING = "pending"
     DONE = "done"
@@ -169,7 +183,21 @@ class PlanState(StrEnum):
 
 def finished_plan(found: Document, waited: float, timeout: float) -> Document | None:
     """Return the plan once it is there, None while it is worth waiting. Raises as `Platform.plan`."""
-    app = found["app"]
+    late = f"the plan of {found['app']} is not there after {timeout:g} s: the daemon may be waiting for the Git server"
+    return _finished(found, "computes plans", "" if waited < timeout else late)
+
+
+def finished_images(found: Document, waited: float, timeout: float) -> Document | None:
+    """Return the list of images once it is there, None while it is worth waiting. Raises as `Platform.images`."""
+    late = (
+        f"the list of images is not there after {timeout:g} s: the daemon may be waiting for the engine, and does "
+        "what it was asked for nevertheless"
+    )
+    return _finished(found, "lists and removes images", "" if waited < timeout else late)
+
+
+def _finished(found: Document, what: str, late: str) -> Document | None:
+    """`what` the daemon does, and what is said if it is late, "" while it is not."""
     match found["state"]:
         case PlanState.DONE:
             return {name: value for name, value in found.items() if name not in ("id", "state", "daemon")}
@@ -177,11 +205,10 @@ def finished_plan(found: Document, waited: float, timeout: float) -> Document | 
             error = Transient if found["transient"] else Stalled
             raise error(Reason(str(found["reason"])), str(found["message"]))
     if found["daemon"] is False:
-        told = "the daemon does not run, which computes plans; start it with: prichal daemon"
+        told = f"the daemon does not run, which {what}; start it with: prichal daemon"
         raise Stalled(Reason.NOT_RUNNING, told)
-    if waited >= timeout:
-        told = f"the plan of {app} is not there after {timeout:g} s: the daemon may be waiting for the Git server"
-        raise Stalled(Reason.TIMED_OUT, told)
+    if late:
+        raise Stalled(Reason.TIMED_OUT, late)
     return None
 
 

@@ -14,11 +14,13 @@ from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 from controller.client.platform.api import (
+    IMAGES_TIMEOUT,
     PLAN_TIMEOUT,
     AppRequest,
     Document,
     LogQuery,
     PlanState,
+    finished_images,
     finished_plan,
     names_of,
     unknown_app,
@@ -37,6 +39,7 @@ T = TypeVar("T")
 
 FAILURES: Final = 5  # interruptions without a line between them
 LOOK: Final = 1.0  # seconds between two looks for changes
+_LISTING: Final = "cannot list the images"
 PAUSE: Final = 0.2  # seconds between two requests when a server does not wait although it was asked to
 WAIT: Final = 20.0  # seconds that a server is asked to wait for news, so that proxies do not give up
 #: What a browser's page cannot send along: servers that trust callers of their own host ask for it.
@@ -265,6 +268,26 @@ class ServerPlatform:
             known = {"id": str(found["id"])}
             self._rest(found, WAIT, asked)
 
+    def images(self, app: str | None = None, timeout: float = IMAGES_TIMEOUT) -> Document:
+        query = {"app": app} if app is not None else {}
+        return self._image_list(self.read("/-/images", _LISTING, _images, query), timeout)
+
+    def prune_images(self, app: str | None = None, timeout: float = IMAGES_TIMEOUT) -> Document:
+        doing = "cannot remove images"
+        asked = self.change("/-/images/prune", doing, {"app": app} if app is not None else {})
+        with self._server.meaning.understood(doing):
+            begun = _images(asked)
+        return self._image_list(begun, timeout)
+
+    def _image_list(self, found: Document, timeout: float) -> Document:
+        """Wait for a list that was asked for."""
+        began = time.monotonic()
+        while True:
+            if done := finished_images(found, time.monotonic() - began, timeout):
+                return done
+            time.sleep(PAUSE)
+            found = self.read(f"/-/images/{quote(str(found['id']), safe='')}", _LISTING, _images)
+
     def wait_for_change(self, timeout: float) -> None:
         time.sleep(min(LOOK, timeout))
 
@@ -374,10 +397,25 @@ def _object(*members: str) -> Callable[[Any], Document]:
 
 
 def _plan(value: Any) -> Document:
-    state = _object("app", "id", "state")(value)["state"]
-    match PlanState(state):
+    done = _object("revision", "actions", "holds", "warnings", "text", "from", "manifests")
+    return _asked(_object("app", "id", "state")(value), done)
+
+
+def _images(value: Any) -> Document:
+    return _asked(_object("id", "state")(value), _image_document)
+
+
+def _image_document(value: Any) -> Document:
+    found = _object("images", "leftOut", "removed", "removedSize")(value)
+    told = _object("app", "kind", "id", "name", "size", "created", "containers", "due", "removed", "removal")
+    return {**found, "images": [told(each) for each in found["images"]]}
+
+
+def _asked(value: Document, done: Callable[[Any], Document]) -> Document:
+    """Read what the daemon was asked for, as far as it is; `done` reads it once it is there."""
+    match PlanState(value["state"]):
         case PlanState.DONE:
-            return _object("revision", "actions", "holds", "warnings", "text", "from", "manifests")(value)
+            return done(value)
         case PlanState.FAILED:
             return _object("reason", "message", "transient")(value)
         case PlanState.PENDING:

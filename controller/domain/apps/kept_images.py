@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from controller.domain.apps.history import AppliedRevision
+from controller.domain.apps.releases import short_release
+from controller.domain.apps.rollback import earlier_images, resolved_images
+from controller.domain.apps.status import AppStatus
+from controller.domain.localizable import Localizable
+
 #: What failed and interrupted builds have left, the newest of which are kept for the next build to continue from.
 MOST_UNFINISHED: Final = 100
 _PULLED: Final = "pulled"  # in the place of `build` in a tag of ours
@@ -25,7 +31,7 @@ class ImageKind(StrEnum):
 @dataclass(frozen=True)
 class KeptImage:
     """`app` is "" for what belongs to none; `created` in Unix seconds, 0 for a cache; `containers` that are made from
-    it, also those of others. `due` is when it is removed, None if no time decides."""
+    it, also those of others. `due` is when it is removed, None if no time decides. `digests` as `name@sha256:…`."""
 
     app: str
     kind: ImageKind
@@ -35,50 +41,93 @@ class KeptImage:
     created: float
     containers: int = 0
     due: float | None = None
+    digests: tuple[str, ...] = ()
 
-    @property
-    def fate(self) -> str:
-        """Return what becomes of it, in words."""
-        if self.containers:
-            return "kept while it is used"
-        match self.kind:
-            case ImageKind.BUILT:
-                return "removed with a change of its app, but for the newest ones and those of its history"
-            case ImageKind.PULLED:
-                return "removed when another image of its app needs the room (docker.pulledPerApp)"
-            case ImageKind.UNFINISHED:
-                return "removed when it is due (docker.keepUnfinished)"
-            case ImageKind.CACHE:
-                return "removed beyond docker.buildCache, what was not used for longest first"
+
+@dataclass(frozen=True)
+class ImageNeed:
+    """For which release an app needs an image: the one in force, or an earlier one that it can be rolled back to."""
+
+    release: str
+    in_force: bool
+
+
+#: By the name of an app, and by the id or a digest of an image.
+ImageNeeds = Mapping[str, Mapping[str, ImageNeed]]
 
 
 @dataclass(frozen=True)
 class ImageVerdict:
-    """Whether a person who asks for room may have an image removed now, and why or why not."""
+    """Whether a person who asks for room may have an image removed now, and why, or what becomes of it otherwise. In
+    the answer to one who has asked: whether it was removed."""
 
     image: KeptImage
     removed: bool
     why: str
 
 
+def needs_of(
+    status: AppStatus, history: Collection[AppliedRevision], revisions: int
+) -> Mapping[str, ImageNeed]:
+    """Return what an app needs which image for, as far as the state knows: `revisions` is how many earlier ones it can
+    be rolled back to without a build."""
+    earlier = earlier_images(history, status.desired, revisions)
+    serving = filter(None, (each.image for each in status.components))
+    return {
+        **{image: ImageNeed(release, False) for image, release in earlier.items()},
+        **{image: ImageNeed(status.applied, True) for image in serving},
+        **{image: ImageNeed(status.desired, True) for image in resolved_images(status.pins)},
+    }
+
+
 def verdicts(
-    images: Iterable[KeptImage], apps: Collection[str], now: float, patience: float
+    images: Iterable[KeptImage], needs: ImageNeeds, now: float, patience: float
 ) -> tuple[ImageVerdict, ...]:
-    """Judge all images. `apps` are those that the platform knows: what they may still need, for a version in force or
-    for a rollback, the daemon keeps and removes with their changes. A build under way may have made an image that is
-    younger than `patience` seconds, the longest that a build takes."""
-    return tuple(_verdict(each, apps, now - patience) for each in images)
+    """Judge all images. `needs` has all apps that the platform knows: what they may still need, the daemon keeps and
+    removes with their changes. A build under way may have made an image that is younger than `patience` seconds, the
+    longest that a build takes."""
+    return tuple(_verdict(each, needs, now - patience) for each in images)
 
 
-def _verdict(image: KeptImage, apps: Collection[str], old: float) -> ImageVerdict:
-    leaves = image.kind is ImageKind.UNFINISHED or (image.app and image.app not in apps)
+def _verdict(image: KeptImage, needs: ImageNeeds, old: float) -> ImageVerdict:
+    leaves = image.kind is ImageKind.UNFINISHED or (image.app and image.app not in needs)
     if image.containers or not leaves:
-        return ImageVerdict(image, False, image.fate)
+        return ImageVerdict(image, False, _fate(image, needs.get(image.app, {})))
     if image.created > old:
-        return ImageVerdict(image, False, "kept, since a build that is under way may have made it")
+        why = Localizable("kept, since a build that is under way may have made it")
+        return ImageVerdict(image, False, why)
     if image.kind is ImageKind.UNFINISHED:
-        return ImageVerdict(image, True, "a build that has ended has left it")
-    return ImageVerdict(image, True, "its app is gone")
+        return ImageVerdict(image, True, Localizable("a build that has ended has left it"))
+    return ImageVerdict(image, True, Localizable("its app is gone"))
+
+
+def _fate(image: KeptImage, needs: Mapping[str, ImageNeed]) -> str:
+    """Return what becomes of an image, in words."""
+    need = next((needs[name] for name in (image.id, *image.digests) if name in needs), None)
+    if need is not None and need.in_force:
+        return Localizable("in force, at {release}", release=short_release(need.release))
+    if image.containers:
+        return Localizable("kept while it is used")
+    match image.kind:
+        case ImageKind.BUILT if need is not None:
+            return Localizable(
+                "kept for a rollback to {release}, as far as docker.keptImages allows",
+                release=short_release(need.release),
+            )
+        case ImageKind.BUILT:
+            return Localizable("removed with a change of its app, but for the newest ones")
+        case ImageKind.PULLED if need is not None:
+            return Localizable(
+                "of use for a rollback to {release}; removed when another image of its app needs the room "
+                "(docker.pulledPerApp)",
+                release=short_release(need.release),
+            )
+        case ImageKind.PULLED:
+            return Localizable("removed when another image of its app needs the room (docker.pulledPerApp)")
+        case ImageKind.UNFINISHED:
+            return Localizable("removed when it is due (docker.keepUnfinished)")
+        case ImageKind.CACHE:
+            return Localizable("removed beyond docker.buildCache, what was not used for longest first")
 
 
 def kept_images(
@@ -117,7 +166,8 @@ def _by_tag(image: Mapping[str, Any], instance: str, used: int) -> Iterable[Kept
         if tag.startswith(prefix):
             app, _, rest = tag.removeprefix(prefix).partition("/")
             kind = ImageKind.PULLED if rest.startswith(f"{_PULLED}:") else ImageKind.BUILT
-            yield KeptImage(app, kind, image["Id"], tag, image["Size"], float(image["Created"]), used)
+            made, digests = float(image["Created"]), tuple(image.get("RepoDigests") or ())
+            yield KeptImage(app, kind, image["Id"], tag, image["Size"], made, used, digests=digests)
 
 
 def superfluous(

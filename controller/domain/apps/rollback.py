@@ -6,7 +6,7 @@ another commit than the one that it replaced, or until somebody resumes the app.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.history import AppliedRevision
@@ -137,14 +137,23 @@ def entry_of(history: Iterable[AppliedRevision], revision: str) -> AppliedRevisi
     return next((each for each in entries if each.outcome == Outcome.READY), next(iter(entries), None))
 
 
-def earlier_images(history: Collection[AppliedRevision], present: str, revisions: int) -> tuple[str, ...]:
-    """Return the images of so many releases beside the present one that were ready, the newest first."""
+def earlier_images(history: Collection[AppliedRevision], present: str, revisions: int) -> Mapping[str, str]:
+    """Return the images of so many releases beside the present one that were ready, the newest first, each with the
+    newest release that had it."""
     good = dict.fromkeys(
         each.release for each in history if each.outcome == Outcome.READY and each.release != present
     )
     entries = [entry for revision in list(good)[:revisions] if (entry := entry_of(history, revision))]
-    images = (pin.partition(" ")[2] for entry in entries for _, pin in entry.pins)
-    return tuple(dict.fromkeys(filter(None, images)))
+    found: dict[str, str] = {}
+    for entry in entries:
+        for image in resolved_images(entry.pins):
+            found.setdefault(image, entry.release)
+    return found
+
+
+def resolved_images(pins: Iterable[tuple[str, str]]) -> Iterable[str]:
+    """Return what references of images were resolved to: ids, and digests with the name of the image."""
+    return filter(None, (pin.partition(" ")[2] for _, pin in pins))
 
 
 def why_failed(rollback: Rollback, known: FailedRollout | None) -> FailedRollout | None:

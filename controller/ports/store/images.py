@@ -1,4 +1,4 @@
-"""Images that apps follow, and what was found in their registries."""
+"""Images that apps follow and what was found in their registries, and lists of what is kept on the engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from controller.domain.apps.followed_images import FollowedImage, FollowRecord, FollowState
+from controller.domain.apps.image_lists import AskedImages, ImageList
 from controller.domain.apps.releases import Images
 from controller.domain.names import AppName
 
@@ -28,3 +29,23 @@ class FollowedImages(Protocol):
 
     def ask_now(self, app: AppName, at: float) -> None:
         """Record that a person wants the registries to be asked."""
+
+
+class ImageLists(Protocol):
+    """Lists of what is kept on the engine. All processes ask for them, and the daemon answers."""
+
+    def ask(self, app: str = "", removes: bool = False) -> str:
+        """Return the id under which the list will be found; `app` is "" for the images of all. With `removes`, the
+        daemon removes what nothing needs. Those who ask for the same meanwhile share one, which is begun after all of
+        them have asked. Transient `QueueFull`."""
+
+    def begin(self) -> AskedImages | None:
+        """Return the one that was asked for first, for the daemon to answer. An idle daemon takes no write lock."""
+
+    def finish(self, found: ImageList) -> None: ...
+
+    def recover(self) -> None:
+        """Let what an earlier daemon has begun be begun again."""
+
+    def get(self, id: str) -> ImageList | None:
+        """Return None for one that is not done yet, or was done long ago."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,16 +13,32 @@ import docker
 import pytest
 
 from controller.adapters.docker import DockerEngine
+from controller.config import load
+from controller.daemon.images import DockerImages
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
 from controller.store import open_store
 from tests.integration.docker.test_build import build, containers, kill_while_it_builds, untagged
 from tests.support.engines import BASE_IMAGE
+from tests.support.image_lists import answering
 from tests.support.waiting import wait_for
 from tests.unit.cli.conftest import Machine
 
 KILLS = 8
+
+
+@pytest.fixture
+def machine(instance: str, tmp_path: Path) -> Iterator[Machine]:
+    """A machine with the daemon's thread that answers, whose builds are over after a second."""
+    made = Machine(tmp_path)
+    made.configure(f"instance: {instance}\ndocker: {{buildTimeout: 1s}}")
+    settings = load(made.config)
+    with closing(open_store(settings.database)) as store:
+        store.heartbeat(time.time() + 3600)
+        store.apps.save(AppStatus(AppName("app")))
+        with answering(store, DockerImages(settings), settings):
+            yield made
 
 
 def listed(machine: Machine) -> list[tuple[str | None, str]]:
@@ -30,10 +48,8 @@ def listed(machine: Machine) -> list[tuple[str | None, str]]:
 
 
 def test_images_are_listed_until_they_are_removed(
-    engine: DockerEngine, client: docker.APIClient, instance: str, tmp_path: Path
+    engine: DockerEngine, machine: Machine, instance: str
 ) -> None:
-    machine = Machine(tmp_path)
-    machine.configure(f"instance: {instance}")
     tag = f"{instance}.local/app/build:1"
     build(engine, tag, {"Dockerfile": f"FROM {BASE_IMAGE}\nRUN echo {tag} > /a\n"})
     with pytest.raises(Stalled):
@@ -46,12 +62,8 @@ def test_images_are_listed_until_they_are_removed(
 
 
 def test_what_nothing_needs_is_removed_when_a_person_asks(
-    engine: DockerEngine, client: docker.APIClient, instance: str, tmp_path: Path
+    engine: DockerEngine, client: docker.APIClient, machine: Machine, instance: str
 ) -> None:
-    machine = Machine(tmp_path)
-    machine.configure(f"instance: {instance}\ndocker: {{buildTimeout: 1s}}")
-    with closing(open_store(machine.state / "db" / "state.db")) as store:
-        store.apps.save(AppStatus(AppName("app")))
     for app in ("app", "gone", "used"):
         build(
             engine,

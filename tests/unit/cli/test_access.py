@@ -43,6 +43,8 @@ COMMANDS: dict[str, tuple[Act, tuple[str, ...]]] = {
     "preview rm": (Act.STEER, ("APP/feature/x",)),
     "notify ls": (Act.SEE, ("APP",)),
     "notify test": (Act.STEER, ("APP", "team", "--timeout", "0.1")),
+    "image ls": (Act.ADMINISTER, ("--timeout", "0.1")),
+    "image prune": (Act.ADMINISTER, ("--yes", "--timeout", "0.1")),
     "secret ls": (Act.STEER, ("APP",)),
     "secret key": (Act.STEER, ("APP", "--rotate", "--timeout", "0.1")),
     "secret set": (Act.STEER, ("APP", "credentials", "password=FILE", "--timeout", "0.1")),
@@ -134,7 +136,7 @@ def test_tokens_that_are_no_good(server: PlatformServer, tmp_path: Path, command
         assert (found.code, "CredentialsRefused" in found.stderr) == (Exit.FAILED, True)
     act, _ = COMMANDS[command]
     reading = give(server, tmp_path, command, OWN, token_of(server, "boss", Scope.READ))
-    assert ("AccessDenied" in reading.stderr) == (act in (Act.STEER, Act.CREATE, Act.DELETE))
+    assert ("AccessDenied" in reading.stderr) == (act in (Act.STEER, Act.CREATE, Act.DELETE, Act.ADMINISTER))
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ EXEMPT = {
 }
 #: Tried where their state is, or below, since they answer in another way.
 ELSEWHERE = {
-    "image prune": "tests/integration/docker/test_image_ls.py",
+    "image prune": "tests/unit/cli/test_images.py",
     "key rotate": "tests/unit/cli/test_secrets.py",
     "notify test": "tests/unit/cli/test_dry_run.py",
     **dict.fromkeys(("file put", "file cp", "file mv", "file rm"), "tests/unit/cli/test_files.py"),

@@ -249,8 +249,8 @@ SHOWN: dict[tuple[str, ...], tuple[Arguments, list[str] | None]] = {
 #: Commands with a format that no test of this table can call.
 ELSEWHERE: dict[tuple[str, ...], str] = {
     ("app", "diff"): "it needs two revisions: tests/unit/cli/test_history.py",
-    ("image", "ls"): "it needs an engine with images: tests/integration/docker/test_image_ls.py",
-    ("image", "prune"): "it needs an engine with images: tests/integration/docker/test_image_ls.py",
+    ("image", "ls"): "the daemon lists them: tests/unit/cli/test_images.py",
+    ("image", "prune"): "the daemon lists them: tests/unit/cli/test_images.py",
     ("app", "plan"): "the daemon computes it: tests/unit/cli/test_plan.py",
     ("app", "create"): "it places an order: tests/unit/cli/test_app_orders.py",
     ("app", "delete"): "it places an order: tests/unit/cli/test_app_orders.py",

@@ -147,6 +147,7 @@ def fill(store: SqliteStore, app: AppName) -> None:
     store.secrets.ask(SecretChange(id_of(app), app, "keys", (("TOKEN", Secret("hunter2")),), "ann", NOW))
     store.orders.ask(AppOrder(id_of(app), OrderKind.CREATE, app, template="function", limits=NO_LIMITS))
     store.previews.ask(app)
+    store.image_lists.ask(app)
     store.age_keys.ensure(app)
     store.notifications.declare(app, (make(NotificationSpec, TEAM, Channel.EMAIL, to=("team@example.org",)),))
     store.notifications.ask_test(app, TEAM)
@@ -250,6 +251,7 @@ def act(store: SqliteStore) -> None:
     store.prune()
     assert {request.app for _ in range(9) if (request := store.requests.claim(NOW * 2))} >= {GOOD}
     assert GOOD in {asked.app for _ in range(9) if (asked := store.previews.begin())}
+    assert GOOD in {listed.app for _ in range(9) if (listed := store.image_lists.begin())}
     claimed = {run.app for _ in range(9) if (run := store.runs.claim(LIMITS, NOW))}
     assert GOOD in claimed
 

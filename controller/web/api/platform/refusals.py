@@ -24,6 +24,7 @@ _KINDS: Final = {
     Reason.NOTHING_PENDING: ProblemKind.CONFLICT,
     Reason.ROLLBACK_REFUSED: ProblemKind.CONFLICT,
     Reason.SECRET_REFUSED: ProblemKind.INVALID,
+    Reason.NAME_INVALID: ProblemKind.INVALID,
 }
 
 

@@ -14,11 +14,13 @@ from difflib import get_close_matches
 from typing import Final
 
 from controller.client.platform.api import (
+    IMAGES_TIMEOUT,
     PLAN_TIMEOUT,
     AppRequest,
     Document,
     LogQuery,
     PlanState,
+    finished_images,
     finished_plan,
     unknown_app,
 )
@@ -36,7 +38,7 @@ from controller.domain.apps.status import AppStatus, Event
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.gpu_devices import GpuState
 from controller.domain.localizable import Localizable
-from controller.domain.names import PLATFORM, AppName
+from controller.domain.names import PLATFORM, AppName, is_dns_label
 from controller.domain.notifications.records import check_id
 from controller.domain.people.roles import Principal, administrator
 from controller.domain.reasons import Reason
@@ -65,6 +67,7 @@ from controller.web.api.platform.documents import (
     runs_document,
     summary_document,
 )
+from controller.web.api.platform.image_documents import image_list_document
 from controller.web.api.platform.notification_documents import notification_document
 from controller.web.api.platform.order_documents import order_document, template_document
 from controller.web.gpus import gpu_document, read_gpus
@@ -355,6 +358,36 @@ class StoredPlatform:
         new = previews.manifests(id)
         manifests = difference(old, new) if old is not None and new is not None else None
         return plan_document(found, before, manifests)
+
+    # --- images -------------------------------------------------------------------------------------------------
+
+    def images(self, app: str | None = None, timeout: float = IMAGES_TIMEOUT) -> Document:
+        return self._image_list(self.ask_images(app), timeout)
+
+    def prune_images(self, app: str | None = None, timeout: float = IMAGES_TIMEOUT) -> Document:
+        return self._image_list(self.ask_images(app, removes=True), timeout)
+
+    def _image_list(self, found: Document, timeout: float) -> Document:
+        began = time.monotonic()
+        while True:
+            if done := finished_images(found, time.monotonic() - began, timeout):
+                return done
+            time.sleep(LOOK)
+            found = self.images_now(found["id"])
+
+    def ask_images(self, app: str | None = None, removes: bool = False) -> Document:
+        """Ask the daemon for a list of the images on the engine, of all apps or of one, which may be gone; with
+        `removes` it removes what nothing needs before. Stalled `NameInvalid`, Transient `QueueFull`."""
+        if app is not None and not is_dns_label(app):
+            raise Stalled(Reason.NAME_INVALID, Localizable("{app!r} is not the name of an app", app=app[:80]))
+        return self.images_now(self._store.image_lists.ask(app or "", removes))
+
+    def images_now(self, id: str) -> Document:
+        """Return the list as far as it is."""
+        found = self._store.image_lists.get(id)
+        if found is None:
+            return {"id": id, "state": PlanState.PENDING, "daemon": self.is_running()}
+        return image_list_document(found)
 
     # --- requests -----------------------------------------------------------------------------------------------
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.kept_images import (
     MOST_UNFINISHED,
     ImageKind,
     KeptImage,
     kept_images,
+    needs_of,
     superfluous,
     verdicts,
 )
+from controller.domain.apps.status import AppStatus, ComponentStatus
+from controller.domain.names import AppName, ComponentName
 
+DEMO = AppName("demo")
 NOON = 1_700_000_000
 
 
@@ -31,8 +36,9 @@ def test_images_are_listed_for_each_app_that_has_them() -> None:
         ("", ImageKind.UNFINISHED, "c", 0),
     ]
     assert [each.due for each in found] == [None, None, None, NOON + 60.0]
-    assert found[1].fate == "kept while it is used"
-    assert len({each.fate for each in found}) == 3
+    why = [each.why for each in verdicts(found, {"one": {}, "two": {}}, NOON, 60.0)]
+    assert why[1] == "kept while it is used"
+    assert len(set(why)) == 3
 
 
 def test_another_instance_is_left_out() -> None:
@@ -75,9 +81,46 @@ def test_a_person_may_have_removed_what_nothing_needs() -> None:
         kept("demo", ImageKind.PULLED): "",
         kept("", ImageKind.CACHE): "",
     }
-    judged = verdicts(cases, {"demo"}, NOON, 60.0)
+    judged = verdicts(cases, {"demo": {}}, NOON, 60.0)
     assert [each.why if each.removed else "" for each in judged] == list(cases.values())
     assert all(each.why for each in judged)
-    assert (
-        judged[7].why == "removed with a change of its app, but for the newest ones and those of its history"
+    assert judged[7].why == "removed with a change of its app, but for the newest ones"
+
+
+def entry(revision: str, image: str, pin: str, outcome: str = "Ready") -> AppliedRevision:
+    pins = ((image, pin),)
+    return AppliedRevision(DEMO, revision, "", "", ("push",), 1.0, 2.0, outcome, "", "", pins=pins)
+
+
+def test_why_an_image_of_an_app_is_kept() -> None:
+    a, b, c, d = (letter * 40 for letter in "abcd")
+    status = AppStatus(
+        DEMO,
+        desired_revision=d,
+        applied_revision=c,
+        components=(ComponentStatus(ComponentName("model"), "MLComponent", image="sha256:serving"),),
+        pins=(("new", "build sha256:new"), ("python", "pull python@sha256:1")),
     )
+    history = [
+        entry(d, "new", "build sha256:new", "Failed"),
+        entry(c, "x", "build sha256:serving"),
+        entry(b, "x", "build sha256:before"),
+        entry(a, "python", "pull python@sha256:0"),
+        entry("e" * 40, "x", "build sha256:older"),
+    ]
+    needs = {"demo": needs_of(status, history, 3)}
+
+    def why(id: str, kind: ImageKind = ImageKind.BUILT, containers: int = 0, *digests: str) -> str:
+        image = KeptImage("demo", kind, f"sha256:{id}", "", 5, NOON - 100, containers, digests=digests)
+        (found,) = verdicts([image], needs, NOON, 60.0)
+        assert not found.removed
+        return found.why
+
+    assert why("new") == why("p", ImageKind.PULLED, 1, "python@sha256:1") == "in force, at dddddddddddd"
+    assert why("serving") == "in force, at cccccccccccc"
+    assert why("before") == "kept for a rollback to bbbbbbbbbbbb, as far as docker.keptImages allows"
+    assert why("before", containers=1) == "kept while it is used"
+    assert why("p", ImageKind.PULLED, 0, "python@sha256:0").startswith(
+        "of use for a rollback to aaaaaaaaaaaa; "
+    )
+    assert why("older") == "removed with a change of its app, but for the newest ones"

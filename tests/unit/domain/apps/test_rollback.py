@@ -124,9 +124,9 @@ def test_images_of_earlier_revisions() -> None:
         with_images(A, "Ready", "both", "a"),
         with_images(D, "Failed", "d"),
     )
-    assert earlier_images(history, C, 3) == ("b", "both", "a")
-    assert earlier_images(history, B, 1) == ("c",)
-    assert earlier_images(history, C, 0) == ()
+    assert earlier_images(history, C, 3) == {"b": B, "both": B, "a": A}
+    assert earlier_images(history, B, 1) == {"c": C}
+    assert earlier_images(history, C, 0) == {}
 
 
 def test_the_condition_says_who_and_until_when() -> None:
