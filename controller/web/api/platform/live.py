@@ -184,8 +184,8 @@ class LiveEndpoints:
     # --- plans -------------------------------------------------------------------------------------------------
 
     async def _plan(self, scope: Message, name: str, send: Send) -> None:
-        """Ask the daemon for a plan, or look for the one with `id`; answer as soon as it is there, at the latest after
-        `wait` seconds. The disk is read in a thread."""
+        """Ask the daemon for a plan, or look for the one with `id`; answer as soon as it is there or the daemon does
+        not run, at the latest after `wait` seconds. The disk is read in a thread."""
         platform = await self._admit(client_info_of(scope), name)
         query = QueryParameters.of(scope["query_string"])
         wait = query.number("wait", 0, most=int(MAX_WAIT))
@@ -195,7 +195,8 @@ class LiveEndpoints:
         while True:
             found = await asyncio.to_thread(platform.plan_now, name, id)
             left = deadline - time.monotonic()
-            if found["state"] != PlanState.PENDING or left <= 0 or self._watch.stopping:
+            is_hoped_for = found["state"] == PlanState.PENDING and found["daemon"]
+            if not is_hoped_for or left <= 0 or self._watch.stopping:
                 break
             await asyncio.sleep(min(PAUSE, left))
         await _send_json(send, found)
