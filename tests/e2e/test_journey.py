@@ -184,6 +184,7 @@ def runs_a_pipeline(person: Newcomer, picture: Path) -> None:
     person.cabinet.open(page, f"/-/apps/{person.app}")
     page.get_by_role("link", name="measure", exact=True).click()
     page.locator("summary", has_text=person.word("Start a run")).click()
+    expect(page.locator("#start [data-chooser]")).to_be_visible()  # which the page's module makes
     page.locator("#start input[type=file]").set_input_files(picture)
     expect(page.locator("#start [data-said]")).to_contain_text(person.word("uploaded"))
     person.press("Start")

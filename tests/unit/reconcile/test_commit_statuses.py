@@ -53,7 +53,7 @@ def words(harness: Harness) -> list[tuple[str, str, str]]:
     found = []
     while messages := outbox(harness):
         for message in messages:
-            revision, state, reason, _ = json.loads(message.body)
+            revision, state, reason, *_ = json.loads(message.body)
             found.append((revision, state, reason))
             harness.store.webhooks.delivered(message.id)
     return found
