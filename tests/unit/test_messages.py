@@ -34,6 +34,7 @@ TAKES = frozenset(
     )
 )
 _WORDS = re.compile(r"[A-Za-z]{2,}[,;:]? +[A-Za-z{]")
+_PLACE = re.compile(r"\{([a-z][a-z0-9_]*)(?:!r)?\}")
 
 
 def plain_messages(source: str) -> Iterator[tuple[int, str]]:
@@ -73,3 +74,29 @@ def test_the_check_finds_them() -> None:
         'raise Stalled(Reason.X, f"no box {name}")\nEvent(app, message="it is gone")\nStalled(Reason.X, why)'
     )
     assert [text for _, text in plain_messages(source)] == ["no box {}", "it is gone"]
+
+
+def wrong_places(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and pattern of each message whose places are not those of its values: a place without a value would be
+    shown as it is written."""
+    for call in ast.walk(ast.parse(source)):
+        if isinstance(call, ast.Call) and _name(call.func) in ("Localizable", "Text") and call.args:
+            names = {keyword.arg for keyword in call.keywords}
+            pattern = _text(call.args[0])
+            if pattern and None not in names and {place[1] for place in _PLACE.finditer(pattern)} != names:
+                yield call.lineno, pattern
+
+
+def test_each_place_of_a_message_has_a_value() -> None:
+    found = [
+        f"{path.relative_to(ROOT.parent)}:{line}: {pattern}"
+        for path in sorted(ROOT.rglob("*.py"))
+        if ("Localizable(" in (source := path.read_text()) or "Text(" in source)
+        for line, pattern in wrong_places(source)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_that_check_finds_them() -> None:
+    source = 'Localizable("{size} of {most}", size=1, file=2)\nText("{a!r}", a=1)\nLocalizable("{a: b}")\nText("", x=1)'
+    assert [pattern for _, pattern in wrong_places(source)] == ["{size} of {most}"]

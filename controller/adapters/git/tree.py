@@ -544,7 +544,7 @@ def _check_sizes(repo: pygit2.Repository, context: BuildTree, bounds: TreeLimits
                 "{path} has {size}, the limit for one file is {most}",
                 path=entry.path,
                 size=about_size(size),
-                file=about_size(bounds.file),
+                most=about_size(bounds.file),
             )
             raise Stalled(
                 Reason.CONTEXT_TOO_LARGE,
@@ -553,7 +553,7 @@ def _check_sizes(repo: pygit2.Repository, context: BuildTree, bounds: TreeLimits
         if left < 0:
             limit = Localizable(
                 "the files of the build context have more than {most} together",
-                context=about_size(bounds.context),
+                most=about_size(bounds.context),
             )
             raise Stalled(
                 Reason.CONTEXT_TOO_LARGE,

@@ -161,8 +161,12 @@ def test_contexts(repo: pygit2.Repository, zeros: pygit2.Oid) -> None:
         found = tree.build_context(repo, repo[root].peel(pygit2.Tree), "Dockerfile")
         tree.check_sendable(repo, found, ENOUGH)
 
-    assert "data has 105 MB" in refused("ContextTooLarge", lambda: check(large))
-    assert "together" in refused("ContextTooLarge", lambda: check(many))
+    assert "data has 105 MB, the limit for one file is 1.05 MB (`git.maxFile`)" in refused(
+        "ContextTooLarge", lambda: check(large)
+    )
+    assert "have more than 3.15 MB together (`git.maxContext`)" in refused(
+        "ContextTooLarge", lambda: check(many)
+    )
     check(ignored)
 
 
