@@ -48,12 +48,13 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
     _keepalive: float
     _reply: Reply | None  # of the request that is being served, if it was read here
     _begun: bool  # the response to one that was read by gunicorn
+    _begun_stream: bool  # and it is one of unknown length
     _ended: bool  # the caller sends no more
 
     def connection_made(self, transport: Any) -> None:
         self._timer, self._timer_at = None, 0.0
         self._idle_until = None
-        self._reply, self._begun = None, False
+        self._reply, self._begun, self._begun_stream = None, False, False
         self._ended = False
         super().connection_made(transport)
         self._wait_until(self.worker.loop.time() + HEADER)
@@ -107,7 +108,7 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
         """Return True if a response of unknown length has begun."""
         if self._reply is not None:
             return self._reply.streams
-        return self._begun and self._current_request.version >= (1, 1)
+        return self._begun_stream
 
     def _look_in(self, seconds: float, request: Any) -> None:
         self.worker.loop.call_later(seconds, self._look_for_caller, request, min(2 * seconds, LONGEST_LOOK))
@@ -146,7 +147,7 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
     # --- requests ------------------------------------------------------------------------------------------------
 
     def _on_headers_complete(self) -> bool:
-        self._reply, self._begun = None, False
+        self._reply, self._begun, self._begun_stream = None, False, False
         request = self._callback_parser.ordinary
         if request is None or self._is_ssl:
             return bool(super()._on_headers_complete())
@@ -171,9 +172,10 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
             self._send_error_response(500, "Internal Server Error")
         return reply.keeps_alive and not self._ends()
 
-    def _send_response_start(self, *about: Any, **options: Any) -> None:
+    def _send_response_start(self, status: int, headers: Any, *about: Any, **options: Any) -> None:
         self._begun = True
-        super()._send_response_start(*about, **options)
+        self._begun_stream = any(name.lower() == b"transfer-encoding" for name, _ in headers)
+        super()._send_response_start(status, headers, *about, **options)
 
     def _feed_callback_parser(self, data: bytes) -> bool:
         """Read what has arrived. Of a caller who sends no more, a request that is not whole never will be."""

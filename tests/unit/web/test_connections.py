@@ -22,6 +22,7 @@ from controller.web.gateway.body import ARRIVED, Message, Receive, Send
 
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 GET = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n"
+CLOSING = b"GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 3\r\n\r\n"
 
 
@@ -295,8 +296,9 @@ def test_a_caller_who_sends_no_more_and_leaves_ends_the_call(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("request_", [GET, CLOSING], ids=["ordinary", "read by gunicorn"])
 @pytest.mark.parametrize("length", [b"4", b""], ids=["of a length", "a stream"])
-def test_a_caller_who_sends_no_more_in_the_middle_of_an_answer(length: bytes) -> None:
+def test_a_caller_who_sends_no_more_in_the_middle_of_an_answer(length: bytes, request_: bytes) -> None:
     """Only the end of a stream may be far."""
 
     async def run() -> bytes:
@@ -310,7 +312,7 @@ def test_a_caller_who_sends_no_more_in_the_middle_of_an_answer(length: bytes) ->
             await send({"type": "http.response.body", "body": b"cd"})
 
         async with connected(halves) as (reader, writer, worker):
-            writer.write(GET)
+            writer.write(request_)
             await reader.readuntil(b"ab")
             writer.write_eof()
             if length:
