@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
+import socket
 import sys
 from contextlib import suppress
 from typing import Any
@@ -28,6 +29,7 @@ from controller.web.reply import Reply
 log = logging.getLogger(__name__)
 
 LOOK, LONGEST_LOOK = 0.05, 5.0  # seconds before one looks for a caller who sends no more, first and later
+PROBE = 15  # seconds between two packets by which the kernel asks the host of such a caller
 HEADER = 30.0  # seconds that the header of a connection's first request may take
 STALLED = 60.0  # seconds for which a caller may read nothing of a response that waits for them
 
@@ -101,6 +103,7 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
             return False
         if not self._ended:
             self._ended = True
+            self._begin_probes()
             self._look_in(LOOK, self._current_request)
         return True
 
@@ -115,7 +118,8 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
 
     def _look_for_caller(self, request: Any, pause: float) -> None:
         """End the call of a caller who has closed the connection altogether: then their host refuses what is sent, such
-        as an interim response. A client of HTTP/1.0 does not know these, and is only noticed with the answer."""
+        as an interim response. Nothing can be sent to a client of HTTP/1.0, nor in the middle of a response: these are
+        noticed by probes."""
         if self._closed or self._current_request is not request:
             return
         if self._is_refused():
@@ -125,6 +129,15 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
         if not has_begun and request.version >= (1, 1):
             self._safe_write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._look_in(pause, request)
+
+    def _begin_probes(self) -> None:
+        """Let the kernel ask whether the connection is known to the caller's host, which forgets one that was closed
+        altogether after a minute, and refuses the next probe."""
+        of_caller = self.transport.get_extra_info("socket")
+        with suppress(OSError):  # a socket of this host, which needs none
+            of_caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE)
+            of_caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE)
+            of_caller.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def _is_refused(self) -> bool:
         poll = select.poll()

@@ -4,6 +4,7 @@ real connections, with an application of a few lines."""
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -294,6 +295,45 @@ def test_a_caller_who_sends_no_more_and_leaves_ends_the_call(
                 await asyncio.sleep(0.001)
 
     asyncio.run(run())
+
+
+@pytest.mark.slow  # the kernel takes two seconds
+def test_a_caller_to_whom_nothing_can_be_sent_is_noticed_when_they_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "LONGEST_LOOK", 0.01)
+    monkeypatch.setattr(connections, "PROBE", 1)
+
+    async def run(request: bytes) -> None:
+        streams, began, ended = request == GET, asyncio.Event(), asyncio.Event()
+
+        async def waiting(_: Message, __: Receive, send: Send) -> None:
+            if streams:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async with connected(waiting) as (reader, writer, worker):
+            writer.write(request)
+            writer.write_eof()
+            await began.wait()
+            if streams:
+                await reader.readuntil(b"ab")
+            # Their host forgets the connection after a second instead of a minute.
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)
+            writer.close()
+            await ended.wait()
+            while worker.nr_conns:
+                await asyncio.sleep(0.001)
+
+    async def both() -> None:
+        await asyncio.gather(run(GET.replace(b"1.1", b"1.0")), run(GET))
+
+    asyncio.run(both())
 
 
 @pytest.mark.parametrize("request_", [GET, CLOSING], ids=["ordinary", "read by gunicorn"])
