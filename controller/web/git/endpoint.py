@@ -50,6 +50,7 @@ MOST, EACH_PERSON, EACH_REPOSITORY = 32, 12, 12  # exchanges in one worker
 RETRY: Final = 5  # seconds
 STARTING: Final = 10.0  # seconds that an exchange waits for a service that does not take connections yet
 LOOK: Final = 0.1  # seconds between two tries
+NOT_YET: Final = (FileNotFoundError, ConnectionRefusedError, BlockingIOError)
 _ROUTES: Final = {"git-receive-pack": ROUTES[2], "git-upload-pack": ROUTES[1]}
 
 
@@ -151,7 +152,7 @@ class GitEndpoint:
             try:
                 return connected(self._settings.git_socket)
             except OSError as error:
-                if time.monotonic() > deadline:
+                if not isinstance(error, NOT_YET) or time.monotonic() > deadline:
                     log.warning(
                         "the Git service cannot be reached at %s: %s", self._settings.git_socket, error
                     )
