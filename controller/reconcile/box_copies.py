@@ -47,11 +47,13 @@ class CopyPace:
 
 @dataclass(frozen=True)
 class CopyProgress:
-    """How far a walk has come: the last key, and what is copied up to it."""
+    """How far a walk has come: the last key, and what is copied up to it. `capacity` is that of the box when it
+    began."""
 
     after: str = ""
     files: int = 0
     size: int = 0  # bytes
+    capacity: int = 0  # bytes
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,11 @@ class BoxCopies:
 
     def _walk(self, this: _Copy) -> CopyProgress:
         bucket = this.record.bucket
-        done = begun = self.memory.progress.get(bucket) or self._begin(this)
-        for so_far in this.walk(begun):
+        done = self.memory.progress.get(bucket)
+        if done is None or done.capacity != this.record.capacity:  # its quota is another one now
+            # Kept at once: a pass whose time is over after the beginning must not have to repeat it.
+            done = self.memory.progress[bucket] = self._begin(this)
+        for so_far in this.walk(done):
             done = self.memory.progress[bucket] = so_far
         return done
 
@@ -109,7 +114,7 @@ class BoxCopies:
         self.boxes.save(replace(this.record, state=BoxState.COPYING, since=self.clock.now()))
         this.objects.create_bucket(this.record.bucket)
         self.set_quota(this.record)
-        return CopyProgress()
+        return CopyProgress(capacity=this.record.capacity)
 
     def _give_up(self, record: BoxRecord) -> None:
         """Remove what was copied."""
@@ -194,10 +199,11 @@ class _Copy:
                 copied = [each.result() for each in begun]
                 size -= sum(found.size for found in missing)  # each of which may have another one now
                 size += sum(each for each in copied if each is not None)
-                done = CopyProgress(
-                    page.next or (page.objects[-1].key if page.objects else done.after),
-                    done.files + len(page.objects) - copied.count(None),
-                    done.size + size,
+                done = replace(
+                    done,
+                    after=page.next or (page.objects[-1].key if page.objects else done.after),
+                    files=done.files + len(page.objects) - copied.count(None),
+                    size=done.size + size,
                 )
                 self.require_fitting(done.size)
                 after = page.next

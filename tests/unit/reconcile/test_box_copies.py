@@ -15,7 +15,7 @@ from controller.domain.apps.branch_previews import OpenPull, preview_name
 from controller.domain.apps.plan import CopyBox
 from controller.domain.apps.requests import Trigger
 from controller.domain.names import PLATFORM, AppName, ComponentName
-from controller.domain.storage.box import BoxRecord, BoxState, PendingUpload, StoredObject
+from controller.domain.storage.box import BoxRecord, BoxState, ObjectPage, PendingUpload, StoredObject
 from controller.reconcile.box_copies import CopyMemory, CopyPace
 from controller.reconcile.deps import PassOutcome
 from controller.reconcile.reconciliation import preview
@@ -233,6 +233,53 @@ def test_many_objects_are_copied_over_several_passes(platform: Platform) -> None
     assert content(harness) == wanted
     assert sorted(slow.copied) == sorted(wanted), "none was copied twice"
     assert len(harness.running(app=NAME)) == 1
+
+
+class Vast(FakeObjects):
+    """To list all of the app's box takes longer than a pass may."""
+
+    def __init__(self, harness: Harness) -> None:
+        super().__init__(harness.storage.server)
+        self.harness = harness
+        self.listed = 0
+
+    def page(
+        self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
+    ) -> ObjectPage:
+        if (bucket, limit) == (MAIN, 1000):
+            self.listed += 1
+            assert self.listed < 4, "its size is asked for again and again"
+            self.harness.clock.advance(6.0)
+        return super().page(bucket, prefix, after, limit, folders)
+
+
+def test_a_box_whose_listing_takes_long_is_copied(platform: Platform) -> None:
+    harness = platform.harness
+    put(harness, "users/a/1")
+    vast = harness.storage._objects = Vast(harness)
+    paced(platform)
+    vast.listed = 0
+    platform.commit("feature/x", BOX)
+    assert [each.name for each in rounds(platform)] == ["Waiting", "Ready"]
+    assert content(harness) == {"users/a/1": b"content"}
+    assert vast.listed == 1
+
+
+def test_a_capacity_that_changes_meanwhile_is_in_force_at_once(platform: Platform) -> None:
+    """The storage would refuse the rest of the copy otherwise."""
+    harness = platform.harness
+    for number in range(13):
+        put(harness, f"users/a/{number:02}")
+    slow = harness.storage._objects = Slow(harness)
+    paced(platform, batch=2)
+    platform.commit("feature/x", box_of("1k"))
+    passes = rounds(platform)
+    assert next(passes).name == "Waiting"
+    assert harness.storage.server.quotas[BUCKET] == 1000
+    assert platform.push("feature/x", box_of("2k"))[NAME].name == "Waiting"
+    assert [each.name for each in passes] == ["Ready"]
+    assert harness.storage.server.quotas[BUCKET] == 2000
+    assert len(slow.copied) == len(content(harness)) == 13, "none was copied twice"
 
 
 def rounds(platform: Platform) -> Iterator[PassOutcome]:
