@@ -134,7 +134,8 @@ def delete(session: Session, bucket: str, yes: bool, output: Format) -> int:
 
 def _kept(store: Store, bucket: str) -> BoxRecord:
     found = _of_bucket(store, bucket)
-    if found.state is BoxState.BOUND:
+    # Of one that is being copied, too: what is exchanged for it would be removed with the preview.
+    if found.state in (BoxState.BOUND, BoxState.COPYING):
         message = f"bucket {bucket} belongs to the box {found.box} of {found.app}: remove its manifest from Git first"
         raise Stalled(Reason.BUCKET_IN_USE, message)
     return found

@@ -16,6 +16,10 @@ DEMO = AppName("demo")
 DATA = BoxRecord(DEMO, ComponentName("data"), "prichal.demo.data", 10**9)
 KEPT = BoxRecord(DEMO, ComponentName("old"), "prichal.demo.old", 2 * 10**9, state=BoxState.KEPT)
 
+COPYING = BoxRecord(
+    AppName("demo-x"), ComponentName("data"), "prichal.demo-x.data", 10**9, state=BoxState.COPYING
+)
+
 
 @pytest.fixture
 def boxes(store: SqliteStore) -> SqliteStore:
@@ -63,12 +67,15 @@ def test_a_declared_box_takes_over_kept_data(machine: Machine, boxes: SqliteStor
         (("adopt", "nothing", "demo/data"), "UnknownBucket"),
         (("adopt", "prichal.demo.data", "demo/data"), "BucketInUse"),
         (("delete", "prichal.demo.data", "--yes"), "BucketInUse"),
+        (("adopt", "prichal.demo-x.data", "demo/data"), "BucketInUse"),
+        (("delete", "prichal.demo-x.data", "--yes"), "BucketInUse"),
         (("delete", "nothing", "--yes"), "UnknownBucket"),
     ],
 )
 def test_what_cannot_be_done(
     machine: Machine, boxes: SqliteStore, arguments: tuple[str, ...], reason: str
 ) -> None:
+    boxes.boxes.save(COPYING)
     before = boxes.boxes.all()
     refused = machine.run("box", *arguments)
     assert refused.code == (Exit.FAILED if reason == "BucketInUse" else Exit.NOT_FOUND)
