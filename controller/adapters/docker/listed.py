@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
+from typing import Any
 
+import docker
 import docker.errors
 
 from controller.adapters.docker.buildkit.cache import BuildCache
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.error_rules import translated
+from controller.adapters.docker.pulled import is_pulled, names_from_registry
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.kept_images import ImageKind, KeptImage, kept_images
@@ -39,18 +42,37 @@ def listed_images(settings: DockerSettings, instance: str) -> tuple[KeptImage, .
 def remove_images(settings: DockerSettings, names: Iterable[str]) -> frozenset[str]:
     """Remove images by their tags or ids, and return those that are gone then: one that something has begun to use
     stays. Raises Transient, Stalled."""
-    used = set[str]()
     names = frozenset(names)
     with (
         closing(EngineConnection(settings.host, settings.timeout)) as connection,
         translated(Localizable("the Docker engine at {host} does not answer", host=settings.host)),
     ):
-        for name in names:
-            try:
-                connection.client.remove_image(name)
-            except docker.errors.APIError as error:
-                if error.status_code not in (404, 409):
-                    raise
-                if error.status_code == 409:
-                    used.add(name)
-    return names - used
+        return frozenset(name for name in names if _removed(connection.client, name, settings.registry))
+
+
+def _removed(client: docker.APIClient, name: str, registry: str) -> bool:
+    """Remove an image, also by the names that would keep it without ours, which goes last: it says whose the image is.
+    Return False if it is in use."""
+    try:
+        image = client.inspect_image(name)  # type: ignore[no-untyped-call]
+    except docker.errors.NotFound:
+        return True
+    if name.startswith("sha256:") and image["RepoTags"]:  # a build has found it in the cache meanwhile
+        return False
+    for each in (*_names_beside(image, name, registry), name):
+        try:
+            client.remove_image(each)
+        except docker.errors.APIError as error:
+            if error.status_code not in (404, 409):
+                raise
+            if error.status_code == 409:
+                return False
+    return True
+
+
+def _names_beside(image: Mapping[str, Any], name: str, registry: str) -> tuple[str, ...]:
+    if is_pulled(name):
+        return names_from_registry(dict(image), (name,))
+    instance, _, rest = name.partition(".local/")
+    pushed = f"{registry}/{instance}/{rest}"  # as builds are named in the registry for them
+    return (pushed,) if registry and pushed in (image["RepoTags"] or ()) else ()

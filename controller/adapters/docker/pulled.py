@@ -196,19 +196,13 @@ class PulledImages:
         return frozenset(entry["ImageID"] for entry in self._connection.client.containers(all=True))
 
     def _remove(self, image: _Pulled) -> None:
-        """Remove our tags of an image, and the names that it has from its registry, unless somebody has given it
-        another one: a person, or the platform for another app.
-        """
+        """Remove our tags of an image, and the names that it has from its registry."""
         client = self._connection.client
         try:
             found = client.inspect_image(image.id)  # type: ignore[no-untyped-call]
         except docker.errors.NotFound:
             return
-        tags, digests = found["RepoTags"] or [], found["RepoDigests"] or []
-        origins = {name.partition("@")[0] for name in digests}
-        pulled = [name for name in tags if name.rpartition(":")[0] in origins]
-        others = set(tags) - {*pulled, *image.ours}
-        for name in (*(() if others else (*pulled, *digests)), *image.ours):
+        for name in (*names_from_registry(found, image.ours), *image.ours):
             try:
                 client.remove_image(name)
             except docker.errors.APIError as error:
@@ -227,3 +221,17 @@ class PulledImages:
         except OSError:
             return None
         return found.f_bavail * found.f_frsize
+
+
+def is_pulled(tag: str) -> bool:
+    """Return whether it is a tag of ours that says for whom an image was pulled."""
+    return tag.rpartition(":")[0].endswith(f"/{_NAME}")
+
+
+def names_from_registry(image: Json, ours: Collection[str]) -> tuple[str, ...]:
+    """Return the names that an image has from its registry, and that go with our tags of it: none if somebody has given
+    it another one, a person, or the platform for another app."""
+    tags, digests = image["RepoTags"] or [], image["RepoDigests"] or []
+    origins = {name.partition("@")[0] for name in digests}
+    pulled = [name for name in tags if name.rpartition(":")[0] in origins]
+    return () if set(tags) - {*pulled, *ours} else (*pulled, *digests)

@@ -86,13 +86,16 @@ def verdicts(
     """Judge all images. `needs` has all apps that the platform knows: what they may still need, the daemon keeps and
     removes with their changes. A build under way may have made an image that is younger than `patience` seconds, the
     longest that a build takes."""
-    return tuple(_verdict(each, needs, now - patience) for each in images)
+    needed = frozenset(name for names in needs.values() for name in names)
+    return tuple(_verdict(each, needs, needed, now - patience) for each in images)
 
 
-def _verdict(image: KeptImage, needs: ImageNeeds, old: float) -> ImageVerdict:
+def _verdict(image: KeptImage, needs: ImageNeeds, needed: Collection[str], old: float) -> ImageVerdict:
     leaves = image.kind is ImageKind.UNFINISHED or (image.app and image.app not in needs)
     if image.containers or not leaves:
         return ImageVerdict(image, False, _fate(image, needs.get(image.app, {})))
+    if any(name in needed for name in (image.id, *image.digests)):  # which found it here, and pulled none
+        return ImageVerdict(image, False, Localizable("kept, since an app needs it"))
     if image.created > old:
         why = Localizable("kept, since a build that is under way may have made it")
         return ImageVerdict(image, False, why)
