@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from controller.atomic import flush, replace_file
@@ -78,7 +78,7 @@ def try_rotation(settings: Settings) -> int:
         closing(open_store(settings.database)) as store,
         store.dry_run(),
     ):
-        store.secrets.unlock(SecretKeys(instance_key(private)))
+        store.secrets.unlock(SecretKeys(_settled_key(private, store.secrets)))
         store.changed()
         return store.secrets.reencrypt(SecretKeys(secrets.token_bytes(KEY)))
 
@@ -90,12 +90,24 @@ def settle(private: Path, values: Secrets) -> None:
         key = following.read_bytes()
     except FileNotFoundError:
         return
-    if len(key) == KEY and SecretKeys(key).public == values.public_key:
+    if _is_in_use(key, values):
         os.replace(following, key_file(private))
         log.info("the key of this instance was replaced")
     else:
         following.unlink()
     flush(private)
+
+
+def _settled_key(private: Path, values: Secrets) -> bytes:
+    """Return the key that there is after `settle`, or one like it, and change nothing."""
+    with suppress(FileNotFoundError):
+        if _is_in_use(key := _next_file(private).read_bytes(), values):
+            return key
+    return present_key(private) or secrets.token_bytes(KEY)
+
+
+def _is_in_use(key: bytes, values: Secrets) -> bool:
+    return len(key) == KEY and SecretKeys(key).public == values.public_key
 
 
 def _next_file(private: Path) -> Path:

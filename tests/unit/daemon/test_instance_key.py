@@ -13,7 +13,7 @@ import pytest
 
 from controller.age import AgeKeys
 from controller.config import Settings
-from controller.daemon.instance_key import instance_key, key_file, rotate, settle
+from controller.daemon.instance_key import instance_key, key_file, rotate, settle, try_rotation
 from controller.daemon.lock import only_one
 from controller.daemon.wiring import prepare_folders
 from controller.domain.apps.owned_secrets import SecretChange
@@ -157,6 +157,28 @@ def test_a_death_after_the_values_were_encrypted_brings_the_new_key(
     assert values(settings) == {"K0": "hunter2"}
     assert instance_key(settings.private) == b"n" * 32
     assert not (settings.private / NEXT).exists()
+
+
+def test_a_dry_run_after_a_death_says_what_a_rotation_would_do(
+    settings: Settings, store: SqliteStore
+) -> None:
+    store.secrets.unlock(SecretKeys(instance_key(settings.private)))
+    old = instance_key(settings.private)
+    (settings.private / NEXT).write_bytes(b"n" * 32)
+    assert try_rotation(settings) == 1, "nothing was encrypted with the next key yet"
+    store.secrets.rekey(SecretKeys(b"n" * 32))
+    store.close()
+    assert try_rotation(settings) == 1
+    assert (instance_key(settings.private), (settings.private / NEXT).read_bytes()) == (old, b"n" * 32)
+    assert values(settings) == {"K0": "hunter2"}
+
+
+def test_a_dry_run_makes_no_key(settings: Settings) -> None:
+    key_file(settings.private).unlink()
+    with pytest.raises(Stalled) as caught:
+        try_rotation(settings)
+    assert caught.value.reason == Reason.SECRET_UNREADABLE
+    assert not key_file(settings.private).exists()
 
 
 def test_half_a_key_is_none(settings: Settings) -> None:
