@@ -8,7 +8,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from controller.client.files.api import GroupMoved, RemoteFile
+from controller.client.files.api import GroupMoved, RemoteBox, RemoteFile
 from controller.client.files.client import FilesClient
 from controller.client.files.local_files import LocalFile, Moved, own_descriptor, usable
 from controller.client.server import Authorization
@@ -89,13 +89,17 @@ class FilesTrial(FilesClient):
 
     def _require_room(self, file: BoxAddress, size: int) -> None:
         """A file that is replaced is counted beside the new one, as for an upload."""
-        for box in self.boxes(replace(file, box="", path=FilePath("", is_group=True))):
-            free = box.capacity - box.used - box.pending
-            if box.name == file.box and size > free:
-                told = (
-                    f"cannot write {file}: it has {about_size(size)}, and {about_size(max(0, free))} are free"
-                )
-                raise Stalled(Reason.BOX_FULL, told)
+        box = self._box(file, f"cannot write {file}")
+        free = box.capacity - box.used - box.pending
+        if size > free:
+            told = f"cannot write {file}: it has {about_size(size)}, and {about_size(max(0, free))} are free"
+            raise Stalled(Reason.BOX_FULL, told)
+
+    def _box(self, place: BoxAddress, doing: str) -> RemoteBox:
+        for box in self.boxes(replace(place, box="", path=FilePath("", is_group=True))):
+            if box.name == place.box:
+                return box
+        raise Stalled(Reason.FILE_NOT_FOUND, f"{doing}: {place.app} has no box {place.box}")
 
 
 def _size(source: Path) -> int:

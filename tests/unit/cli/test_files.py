@@ -192,6 +192,10 @@ def test_a_dry_run_says_what_the_command_would_and_changes_nothing(
         ("put", "huge", "demo:data/g/"),
         ("cp", "demo:data/g/none", "."),
         ("cp", "demo:data/g/a", "none/there"),
+        ("put", "local", "demo:none/g/"),
+        ("cp", "demo:data/g/a", "demo:none/g/"),
+        ("mv", "demo:data/g/a", "demo:none/g/"),
+        ("mv", "demo:data/g/", "demo:none/g/"),
     ],
     ids=" ".join,
 )
@@ -200,6 +204,7 @@ def test_a_dry_run_of_files_fails_as_the_command(
 ) -> None:
     for name in ("g/a", "g/b", "there/x"):
         server.store(name, b"12345")
+    Path("local").write_bytes(b"local!")
     with (Path.cwd() / "huge").open("wb") as file:
         file.truncate(2 * 10**9)  # a hole
     tried, done = run(*words, "--dry-run"), run(*words)
