@@ -3,6 +3,8 @@ what it was asked for has an id, under which the answer is found within seconds.
 
 from __future__ import annotations
 
+from typing import Final
+
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
@@ -11,12 +13,14 @@ from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.web.api.platform.admission import note
 from controller.web.api.platform.calling import answer_stalled, callers_platform
-from controller.web.bodies import read_json
+from controller.web.bodies import read_json, require_json
 from controller.web.context import query
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 images = Blueprint("images", __name__)
 images.register_error_handler(Stalled, answer_stalled)
+
+_BODY: Final = '{"app": "demo"}'
 
 
 @images.get("/-/images")
@@ -48,11 +52,16 @@ def _asked(app: str | None, removes: bool) -> Document:
 
 
 def _named_app() -> str | None:
-    """Return the app in the body, which may be empty."""
+    """Return the app in the body, which may be empty. A body that says it in another way is refused: it would stand
+    for all apps otherwise."""
     content = request.get_data(cache=False)
-    body = read_json(content) if content and request.is_json else {}
-    app = body.get("app") if isinstance(body, dict) else 0
+    if not content and not query().values:
+        return None
+    require_json(request.mimetype, f"Send JSON such as {_BODY}.")
+    body = read_json(content)
+    app = body.get("app") if isinstance(body, dict) and set(body) <= {"app"} and not query().values else 0
     if app is not None and not isinstance(app, str):
-        detail = 'The body must be a mapping such as {"app": "demo"}.'
-        raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, detail))
+        raise RequestRefused(
+            HttpProblem(ProblemKind.BAD_REQUEST, f"The body must be a mapping such as {_BODY}.")
+        )
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,12 @@ def test_the_audit_has_removals_alone(app: Flask) -> None:
     assert acts == [("boss", "image prune", "gone"), ("boss", "image prune", "")]
 
 
-@pytest.mark.parametrize("given", [["demo"], {"app": 7}, {"app": ["demo"]}, "demo"])
+@pytest.mark.parametrize("given", [["demo"], {"app": 7}, {"app": ["demo"]}, "demo", {"App": "demo"}])
 def test_bodies_that_name_no_app(app: Flask, store: SqliteStore, given: object) -> None:
     assert ask(app, PRUNE, "POST", json=given).status_code == 400
+    assert ask(app, PRUNE, "POST", data=json.dumps(given)).status_code == 415
+    assert ask(app, f"{PRUNE}?app=demo", "POST").status_code == 415
+    assert ask(app, f"{PRUNE}?app=demo", "POST", json={}).status_code == 400
     assert store.image_lists.begin() is None, "nothing is removed of all apps in its place"
 
 
