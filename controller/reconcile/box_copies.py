@@ -36,8 +36,8 @@ _KEPT: Final = 30 * 86400.0  # seconds for which an upload in parts can go on
 
 @dataclass(frozen=True)
 class CopyPace:
-    """`slice`: the seconds that one pass copies; `batch`: the objects between two looks at the time. Objects of more
-    than `whole` bytes are copied in parts of `part` bytes, each of which is soon done."""
+    """`slice`: the seconds that one pass copies; `batch`: the objects that are listed and counted together. Objects of
+    more than `whole` bytes are copied in parts of `part` bytes, each of which is soon done."""
 
     slice: float = 5.0
     batch: int = 200
@@ -195,7 +195,10 @@ class _Copy:
                 size = sum(found.size for found in page.objects)
                 self.require_fitting(done.size + size)
                 missing = [found for found in page.objects if not there.has(found)]
-                begun = [pool.submit(copy_context().run, self._copy, found, done) for found in missing]
+                begun = [
+                    pool.submit(copy_context().run, self._copy, found, done, number >= PARALLEL)
+                    for number, found in enumerate(missing)
+                ]
                 copied = [each.result() for each in begun]
                 size -= sum(found.size for found in missing)  # each of which may have another one now
                 size += sum(each for each in copied if each is not None)
@@ -235,8 +238,11 @@ class _Copy:
             )
             raise Waiting(Reason.COPYING_BOX, message, _PAUSE)
 
-    def _copy(self, found: StoredObject, done: CopyProgress) -> int | None:
-        """Copy an object as it is now. Return its bytes, or None if it is gone."""
+    def _copy(self, found: StoredObject, done: CopyProgress, may_wait: bool) -> int | None:
+        """Copy an object as it is now. Return its bytes, or None if it is gone. The first ones of a batch may not wait
+        for the next pass, so that each pass gets on, however long its listings take."""
+        if may_wait:
+            self._require_time(done)
         for attempt in range(_TRIES):
             try:
                 if found.size > self.of.memory.pace.whole:

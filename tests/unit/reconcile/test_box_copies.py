@@ -235,6 +235,20 @@ def test_many_objects_are_copied_over_several_passes(platform: Platform) -> None
     assert len(harness.running(app=NAME)) == 1
 
 
+def test_a_batch_whose_objects_take_long_makes_way_for_others(platform: Platform) -> None:
+    harness = platform.harness
+    wanted = {f"users/a/{number:02}": bytes([number]) for number in range(13)}
+    for key, body in wanted.items():
+        put(harness, key, body)
+    slow = harness.storage._objects = Slow(harness)
+    paced(platform)
+    platform.commit("feature/x", BOX)
+    passes = [each.name for each in rounds(platform)]
+    assert (passes[0], passes[-1]) == ("Waiting", "Ready")
+    assert sorted(slow.copied) == sorted(wanted), "none was copied twice"
+    assert content(harness) == wanted
+
+
 class Vast(FakeObjects):
     """To list all of the app's box takes longer than a pass may."""
 
