@@ -142,7 +142,7 @@ def restore(session: Session, backup: str, identity: Path, without_boxes: bool, 
     if proof.moved:
         files = ", ".join(proof.moved)
         print_message(
-            f"Repositories that are hosted here now lie in {settings.repositories}, as {files} says."
+            f"Repositories that are hosted here now lie in {settings.repositories}: their paths are changed in {files}."
         )
     return Exit.OK
 
