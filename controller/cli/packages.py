@@ -4,6 +4,7 @@ commands for a platform elsewhere, the extras `local` and `server` the others.""
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Final
 
 from controller.domain.errors import Stalled
@@ -13,6 +14,12 @@ from controller.domain.reasons import Reason
 LOCAL: Final = frozenset(("cronsim", "docker", "h2", "minio", "pygit2", "re2", "requests"))
 #: Modules of Python itself that not every system has.
 UNIX: Final = frozenset(("fcntl", "grp", "pwd", "resource", "termios"))
+
+
+def import_unix() -> None:
+    """Fail on a system on which no package would help, before one is found to be missing."""
+    for name in sorted(UNIX):
+        import_module(name)
 
 
 def missing_package(error: ModuleNotFoundError) -> Stalled | None:

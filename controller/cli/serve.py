@@ -11,6 +11,7 @@ import click
 from controller.cli.exits import Exit
 from controller.cli.groups import RenamedOption
 from controller.cli.output import echo, print_message
+from controller.cli.packages import import_unix
 from controller.cli.session import Session, config_option, with_session
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 @with_session
 def up(session: Session) -> int:
     """Run the daemon and the web process together."""
+    import_unix()
+
     from controller.daemon.run import up
     from controller.daemon.wiring import prepare_folders
     from controller.logging_setup import configure
@@ -45,6 +48,8 @@ def daemon(session: Session) -> int:
 
     The daemon uses the engine and Git, and reconciles the apps.
     """
+    import_unix()
+
     from controller.daemon.run import run
     from controller.logging_setup import configure
 
@@ -61,6 +66,8 @@ def web(session: Session) -> int:
 
     It serves the gateway, webhooks and status, and has no access to the engine and Git.
     """
+    import_unix()
+
     from controller.adapters.objects import S3Objects
     from controller.logging_setup import configure
     from controller.web.server import run
@@ -82,6 +89,8 @@ def git_http(session: Session, user: str | None, socket_user: str | None) -> int
     It lets the web process serve the repositories hosted here over HTTPS, and has no access to the engine and
     to secrets.
     """
+    import_unix()
+
     from controller.daemon.git_http import ServiceUsers, run
     from controller.logging_setup import configure
 

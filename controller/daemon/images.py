@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
-from controller.adapters.docker.listed import listed_images, remove_images
 from controller.config import Settings
 from controller.domain.apps.image_lists import AskedImages, ImageList, image_list
 from controller.domain.apps.kept_images import ImageNeed, ImageVerdict, KeptImage, needs_of, verdicts
@@ -41,17 +40,6 @@ class EngineImages(Protocol):
     def remove(self, names: Iterable[str]) -> Collection[str]:
         """Remove images by their tags or ids; return those that are gone then."""
         ...
-
-
-class DockerImages:
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def listed(self) -> tuple[KeptImage, ...]:
-        return listed_images(self._settings.docker, self._settings.instance)
-
-    def remove(self, names: Iterable[str]) -> Collection[str]:
-        return remove_images(self._settings.docker, names)
 
 
 class ImageWorker:

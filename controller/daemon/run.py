@@ -20,7 +20,7 @@ from controller.daemon.build_logs import BuildLogs
 from controller.daemon.component_logs import ComponentLogs
 from controller.daemon.gpus import GpuWatch
 from controller.daemon.health import write_health
-from controller.daemon.images import DockerImages, ImageWorker
+from controller.daemon.images import ImageWorker
 from controller.daemon.instance_key import settle
 from controller.daemon.last_fault import LastFault
 from controller.daemon.lock import only_one
@@ -34,6 +34,7 @@ from controller.daemon.templates import TemplateShelf
 from controller.daemon.timers import Timers
 from controller.daemon.wiring import (
     build_cron_scheduler,
+    build_engine_images,
     build_image_follower,
     build_jobs,
     build_notification_sender,
@@ -231,7 +232,7 @@ def _image_worker(deps: ReconcilerDeps) -> ImageWorker:
     settings, catalog = deps.settings, deps.catalog
     return ImageWorker(
         deps.store,
-        DockerImages(settings),
+        build_engine_images(settings),
         settings,
         deps.clock.now,
         lambda: [app.name for app in catalog.spec.apps] if catalog.known else None,

@@ -12,6 +12,7 @@ from controller.adapters.chats import AppriseSender
 from controller.adapters.clock import SystemClock
 from controller.adapters.cron import CronTicks
 from controller.adapters.docker import DockerEngine, DockerJobs, LocalEngine
+from controller.adapters.docker.listed import DockerImages
 from controller.adapters.embedded import EmbeddedStorage
 from controller.adapters.git import GitSources
 from controller.adapters.mail import SmtpSender
@@ -23,6 +24,7 @@ from controller.adapters.registries import HttpRegistries
 from controller.adapters.staging import StagingFolders
 from controller.adapters.webhooks import HttpSender
 from controller.config import DockerSettings, NotificationSettings, Settings
+from controller.daemon.images import EngineImages
 from controller.daemon.instance_key import instance_key
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import SecretSpec
@@ -101,6 +103,10 @@ def build_engine(settings: Settings) -> Engine:
         StagingFolders.of(settings),
         settings.policies,
     )
+
+
+def build_engine_images(settings: Settings) -> EngineImages:
+    return DockerImages(settings.docker, settings.instance)
 
 
 def build_jobs(settings: Settings) -> Jobs:

@@ -19,6 +19,20 @@ from controller.domain.apps.kept_images import ImageKind, KeptImage, kept_images
 from controller.domain.localizable import Localizable
 
 
+class DockerImages:
+    """What the engine has for an instance, in the daemon."""
+
+    def __init__(self, settings: DockerSettings, instance: str) -> None:
+        self._settings = settings
+        self._instance = instance
+
+    def listed(self) -> tuple[KeptImage, ...]:
+        return listed_images(self._settings, self._instance)
+
+    def remove(self, names: Iterable[str]) -> frozenset[str]:
+        return remove_images(self._settings, names)
+
+
 def listed_images(settings: DockerSettings, instance: str) -> tuple[KeptImage, ...]:
     """Return images and caches of this instance; the cache of BuildKit, which all builds by the engine share, is last.
     Takes an engine with many images some seconds. Raises Transient, Stalled."""

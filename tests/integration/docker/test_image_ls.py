@@ -13,8 +13,8 @@ import docker
 import pytest
 
 from controller.adapters.docker import DockerEngine
+from controller.adapters.docker.listed import DockerImages
 from controller.config import load
-from controller.daemon.images import DockerImages
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
@@ -37,7 +37,7 @@ def machine(instance: str, tmp_path: Path) -> Iterator[Machine]:
     with closing(open_store(settings.database)) as store:
         store.heartbeat(time.time() + 3600)
         store.apps.save(AppStatus(AppName("app")))
-        with answering(store, DockerImages(settings), settings):
+        with answering(store, DockerImages(settings.docker, settings.instance), settings):
             yield made
 
 

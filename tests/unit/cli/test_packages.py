@@ -132,8 +132,9 @@ def test_others_say_what_to_install(arguments: list[str], extra: str) -> None:
     assert (code, "PackagesMissing" in output, extra in output) == (Exit.FAILED, True, True), output
 
 
-def test_other_systems_are_told() -> None:
-    code, output = run("daemon")
+@pytest.mark.parametrize("program", ["daemon", "web", "git-http", "up"])
+def test_other_systems_are_told(program: str) -> None:
+    code, output = run(program)
     assert (code, "SystemUnsupported" in output) == (Exit.FAILED, True), output
 
 
