@@ -7,10 +7,11 @@ import json
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.environment import Environment, bare_process, free_port
+from benchmarks.environment import Environment, bare_process
 from benchmarks.figures import Section, in_turns
 from benchmarks.load import Target, run
 from benchmarks.peers import NoPeer, bentoml, mlserver
+from tests.support.ports import free_port
 
 ROUNDS = 5
 SECONDS = 3

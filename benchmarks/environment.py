@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -94,12 +93,6 @@ def answers(target: Target) -> bool:
             return target.expected in exchange(connection, target.request)
     except (OSError, LoadFailed):
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # --- the serving library without the platform -------------------------------------------------------------------

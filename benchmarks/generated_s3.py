@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from benchmarks.environment import ended, free_port, wait_for
+from benchmarks.environment import ended, wait_for
+from tests.support.ports import free_port
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 MODIFIED = "2026-01-01T00:00:00.000Z"

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.environment import BODY, WORKLOAD, Environment, answer, answers, ended, free_port, wait_for
+from benchmarks.environment import BODY, WORKLOAD, Environment, answer, answers, ended, wait_for
 from benchmarks.load import LoadFailed, Target
+from tests.support.ports import free_port
 
 REQUIREMENTS = Path(__file__).with_name("requirements-peers.txt")
 ROOT = Path(__file__).parent.parent

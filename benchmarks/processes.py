@@ -7,9 +7,10 @@ import json
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.environment import Environment, bare_process, free_port
+from benchmarks.environment import Environment, bare_process
 from benchmarks.figures import Section, in_turns
 from benchmarks.load import Target, run
+from tests.support.ports import free_port
 
 ROUNDS, SECONDS, CONNECTIONS = 5, 3, 16
 #: Functions, and the number that they get: some milliseconds each, but for the small one.

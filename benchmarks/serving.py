@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
-from benchmarks.environment import Adder, Environment, bare_process, empty_server, free_port, running_platform
+from benchmarks.environment import Adder, Environment, bare_process, empty_server, running_platform
 from benchmarks.figures import Section, in_turns
 from benchmarks.load import Load, Target, run
 from benchmarks.peers import NoPeer, fastapi, litserve, mlserver
 from controller.tracing import OFF, span
+from tests.support.ports import free_port
 
 Peer = Callable[[Environment], AbstractContextManager[Target]]
 

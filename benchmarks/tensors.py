@@ -16,10 +16,11 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from statistics import median
 
-from benchmarks.environment import Environment, bare_process, free_port
+from benchmarks.environment import Environment, bare_process
 from benchmarks.figures import Section, in_turns
 from benchmarks.load import LoadFailed, Target, connect
 from benchmarks.peers import VENV, NoPeer, install, mlserver
+from tests.support.ports import free_port
 
 COUNT = 224 * 224 * 3
 CALLS, ROUNDS = 15, 5

@@ -18,8 +18,8 @@ import pytest
 from controller.adapters.objects import S3Objects
 from controller.domain.errors import ControllerError
 from controller.domain.secret import Secret
-from tests.support.git_servers import free_port
 from tests.support.platform import ECHO, Callers, Module, Platform, send
+from tests.support.ports import free_port
 from tests.support.storage_servers import MinioServer, minio_binary
 
 DEVELOPER = {"Authorization": "Bearer the-developer-of-the-module"}

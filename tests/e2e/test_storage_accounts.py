@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.engines import BASE_IMAGE
-from tests.support.git_servers import free_port
 from tests.support.platform import JSON, Module, Platform
+from tests.support.ports import free_port
 
 #: Lists a bucket as any S3 client would, with the signature of AWS (version 4).
 LISTER = '''

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.engines import unique
-from tests.support.git_servers import free_port
 from tests.support.platform import send
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 PRICHAL = Path(sys.executable).with_name("prichal")

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.engines import unique
-from tests.support.git_servers import free_port
 from tests.support.pages import blocks
 from tests.support.platform import send
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]

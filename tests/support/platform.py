@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ import docker.errors
 
 from controller.domain import labels
 from tests.support.engines import BASE_IMAGE, unique
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 API_VERSION = "unified-platform.cs.hse.ru/v1"
@@ -48,8 +48,8 @@ class Platform:
     def __init__(self, home: Path, **settings: object) -> None:
         self.home = home
         self.instance = unique("e2e")
-        self.port = _free_port()
-        self.storage_port = _free_port()
+        self.port = free_port()
+        self.storage_port = free_port()
         self.platform_folder = home / "platform"
         self.config = home / "config.yaml"
         self.log = home / "log.txt"
@@ -420,9 +420,3 @@ def _git(folder: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -17,7 +17,7 @@ from controller.config.settings import CallSettings, StorageSettings
 from controller.domain.secret import Secret
 from controller.logging_setup import configure
 from controller.web.server import run
-from tests.support.git_servers import free_port
+from tests.support.ports import free_port
 
 
 def with_web(state: Path, **options: Any) -> None:

@@ -21,7 +21,7 @@ from typing import ClassVar
 from controller.adapters.objects import S3Admin, S3Objects
 from controller.domain.errors import ControllerError
 from controller.domain.secret import Secret
-from tests.support.git_servers import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]

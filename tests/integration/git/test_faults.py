@@ -26,7 +26,6 @@ from tests.support.git_servers import (
     Author,
     HttpServer,
     SshServer,
-    free_port,
     git,
     git_daemon,
     http_backend,
@@ -34,6 +33,7 @@ from tests.support.git_servers import (
     make_key,
 )
 from tests.support.git_specs import repository, secret
+from tests.support.ports import free_port
 from tests.support.specs import make
 
 MakeSources = Callable[..., GitSources]

@@ -27,8 +27,9 @@ from controller.adapters.git import GitSources
 from controller.config import GitSettings
 from controller.domain.errors import Stalled
 from controller.domain.secret import Secret
-from tests.support.git_servers import GIT_ENV, free_port, git, make_certificate
+from tests.support.git_servers import GIT_ENV, git, make_certificate
 from tests.support.git_specs import repository
+from tests.support.ports import free_port
 
 SECRET = "hook secret"
 NOTHING: dict[str, Any] = {"state": "running", "outcome": "", "message": "", "events": []}

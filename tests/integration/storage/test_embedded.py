@@ -27,7 +27,7 @@ from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName, ComponentName
 from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.store import open_store
-from tests.support.git_servers import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 INSTANCE = "prichal"

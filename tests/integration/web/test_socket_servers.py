@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from tests.support.git_servers import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 from .conftest import ROOT, Web, demo_route

@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
-from tests.support.git_servers import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 from .conftest import Reply, Web, demo_route

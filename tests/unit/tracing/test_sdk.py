@@ -18,8 +18,8 @@ from controller.domain.reasons import Reason
 from controller.domain.traces import TraceContext
 from controller.tracing import NO_SPAN, OFF, SpanKind, SpanStart, current, span
 from controller.tracing.sdk import SdkTracer
-from tests.support.git_servers import free_port
 from tests.support.otlp import OtlpReceiver, otlp_receiver
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 CALLER = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", True, "a=1")
