@@ -107,6 +107,7 @@ PROGRAMS = {
     "/-/apps",
     "/-/device",
     "/-/device/token",
+    "/-/images/prune",
     "/-/hooks/<repository>",
     "/-/login/oidc/<issuer>/logout",
     "/-/me/logout",
