@@ -55,6 +55,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         running.until_ready(APP, git(tree, "rev-parse", "HEAD").strip())
         people = PeopleStore(load(running.config).people)
         add_person(people, "anna", Grant("anna", Role.DEVELOPER, APP))
+        add_person(people, "boss", Grant("boss", Role.ADMIN))
         yield running
     finally:
         running.stop()
@@ -67,7 +68,10 @@ def told(platform: Platform, home: Path) -> Told:
     ).stdout.strip()
     requirements, token, askpass = home / "requirements.txt", home / "token", home / "askpass"
     requirements.write_text(f"prichal @ file://{wheel}\n")
-    token.write_text(add_token(PeopleStore(load(platform.config).people), "anna", Scope.DEPLOY))
+    people = PeopleStore(load(platform.config).people)
+    token.write_text(add_token(people, "anna", Scope.DEPLOY))
+    (of_admin := home / "admin").write_text(add_token(people, "boss", Scope.ADMIN))
+    of_admin.chmod(0o600)
     askpass.write_text(ASKPASS.format(token=token))
     askpass.chmod(0o700)
     url, environment = f"http://127.0.0.1:{platform.port}", home / "env"
@@ -76,6 +80,10 @@ def told(platform: Platform, home: Path) -> Told:
         "pip install prichal": f"{ROOT}/scripts/python-env {environment} {requirements} 2>/dev/null",
         f"prichal login {SERVER}": f"timeout 60 prichal login {url} 2>&1 | (cd {ROOT} && {confirm})",
         f"clone {SERVER}": f"clone -q {url}",
+        **{
+            command: f"{command} --server {url} --token-file {of_admin}"
+            for command in ("prichal image ls --app demo-colors", "prichal image prune --dry-run")
+        },
     }
     path = f"{environment / 'bin'}:{os.environ['PATH']}"
     return run(SHOWN, home, here, PATH=path, XDG_CONFIG_HOME=str(home / "xdg"), GIT_ASKPASS=str(askpass))
@@ -103,6 +111,10 @@ def test_a_change_is_seen_before_it_is_made(told: Told) -> None:
     assert '+    - {name: THRESHOLD, value: "90"}' in seen
     assert seen.count("plan demo-colors @") == 2
     assert "demo-colors: Ready" in seen
+
+
+def test_an_administrator_sees_images(told: Told) -> None:
+    assert "in force, at " in told.of("prichal image ls", SHOWN)
 
 
 def test_files_runs_and_secrets(told: Told) -> None:
