@@ -4,7 +4,7 @@ checks (checks.py) has them."""
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -246,16 +246,22 @@ def pipeline_cycles(commit: CheckedCommit) -> Iterator[ManifestProblem]:
 
 
 def component_cycles(commit: CheckedCommit) -> Iterator[ManifestProblem]:
-    documents = {document.name: document for document in commit.of(ComponentKind.ML_COMPONENT)}
+    for document, cycle in dependency_cycles(commit.of(ComponentKind.ML_COMPONENT)):
+        message = Localizable(
+            "components wait for each other: {names}; none of them would ever start", names=cycle
+        )
+        yield document.problem(("spec", "dependsOn"), message)
+
+
+def dependency_cycles(documents: Iterable[ManifestDocument]) -> Iterator[tuple[ManifestDocument, str]]:
+    """Yield a document of each cycle of `dependsOn`, and the names in it. Names that are not there do not count."""
+    named = {document.name: document for document in documents}
     graph = {
-        name: [before for before in spec_of(document).get("dependsOn", []) if before in documents]
-        for name, document in documents.items()
+        name: [before for before in spec_of(document).get("dependsOn", []) if before in named]
+        for name, document in named.items()
     }
     for cycle in cycles(graph):
-        message = Localizable(
-            "components wait for each other: {names}; none of them would ever start", names=" → ".join(cycle)
-        )
-        yield documents[cycle[0]].problem(("spec", "dependsOn"), message)
+        yield named[cycle[0]], " → ".join(cycle)
 
 
 def cycles(predecessors: Mapping[str, Collection[str]]) -> Iterator[list[str]]:

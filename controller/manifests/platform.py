@@ -44,7 +44,7 @@ from controller.manifests import components
 from controller.manifests.checks import MOST_NOTIFICATIONS, duplicates
 from controller.manifests.components import spec_of
 from controller.manifests.encrypted import decrypted_values, misplaced, names_files
-from controller.manifests.pipeline_checks import cycles
+from controller.manifests.pipeline_checks import dependency_cycles
 from controller.manifests.reader import SUFFIXES, ManifestDocument, in_order, nearest, read
 from controller.manifests.schema import check, with_defaults
 from controller.ports import SourceFile
@@ -553,16 +553,9 @@ def _notifications(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
 
 
 def _dependencies(platform: LoadedPlatform) -> Iterator[ManifestProblem]:
-    documents = {document.name: document for document in platform.of(ComponentKind.PLATFORM_APP)}
-    graph = {
-        name: [n for n in spec_of(document).get("dependsOn", []) if n in documents]
-        for name, document in documents.items()
-    }
-    for cycle in cycles(graph):
-        message = Localizable(
-            "apps wait for each other: {names}; none of them would ever start", names=" → ".join(cycle)
-        )
-        yield documents[cycle[0]].problem(("spec", "dependsOn"), message)
+    for document, cycle in dependency_cycles(platform.of(ComponentKind.PLATFORM_APP)):
+        message = Localizable("apps wait for each other: {names}; none of them would ever start", names=cycle)
+        yield document.problem(("spec", "dependsOn"), message)
 
 
 def _list(keys: Iterable[str]) -> str:
