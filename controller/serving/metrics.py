@@ -27,10 +27,10 @@ _CODE_AT = {code: index for index, code in enumerate(CODES)}
 _OTHER = len(CODES)  # answers on other paths than inference, by code, follow those of inference
 _BUCKET = 2 * len(CODES)
 _SUM = _BUCKET + len(BUCKETS) + 1
-_IN_FLIGHT, _QUEUED, _OVERDUE, _RESTARTS, _BEAT, _ABANDONED, _RECEIVING, _READY, _EXHAUSTED = range(
-    _SUM + 1, _SUM + 10
+_IN_FLIGHT, _QUEUED, _OVERDUE, _RESTARTS, _BEAT, _ABANDONED, _RECEIVING, _READY, _EXHAUSTED, _STOPPING = (
+    range(_SUM + 1, _SUM + 11)
 )
-_BATCHES = _EXHAUSTED + 1  # that run now
+_BATCHES = _STOPPING + 1  # that run now
 _CODEC = _BATCHES + 1  # 1 + the place in ORIGINS of what reads large JSON
 _BATCH = _CODEC + 1
 _BATCHED = _BATCH + len(BATCHES) + 1  # the sum of all sizes
@@ -61,6 +61,15 @@ class SharedMetrics:
     def exhausted(self) -> bool:
         """Do overdue calls hold every slot of all workers?"""
         return all(row.exhausted for row in self.rows[1:])
+
+    def stop(self) -> None:
+        """Say to all processes that the container stops."""
+        self.rows[0].values[_STOPPING] = 1
+
+    @property
+    def stopping(self) -> bool:
+        """Does the container stop?"""
+        return bool(self.rows[0].values[_STOPPING])
 
     def text(self) -> str:
         """The sum of all rows in Prometheus' text format 0.0.4."""

@@ -451,6 +451,7 @@ class Supervisor:
         again = self._exit_code is not None
         self._exit_code = exit_code if not again else self._exit_code
         self._last_words = message
+        self._board.stop()
         if self._dispatcher is None:
             self._unready_responder.serve(False)
         elif not again:
@@ -466,7 +467,8 @@ class Supervisor:
             if again or not child.ready_at:
                 processes.kill(child.pid)
             child.kill_at = now + self._settings.timeout + DRAIN_GRACE
-            self._tell(child, b"drain\n" if self._dispatcher is None else b"close\n")
+            if self._dispatcher is None:
+                self._tell(child, b"drain\n")
 
     def _drain_workers(self) -> None:
         """Tell the workers to end when all that they have is answered."""

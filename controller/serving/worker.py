@@ -7,8 +7,9 @@ when overdue calls hold every slot. A worker among several accepts nothing: the 
 which a request begins (``handover``), and gets them back.
 
 With the supervisor it speaks lines over one socket pair: ``ready``, ``failed TEXT``, ``replace TEXT`` and ``drained``
-upwards; ``serve``, ``close`` (responses end their connections from now on) and ``drain`` downwards. When that socket
-closes, the supervisor is gone and so is the worker. After ``ready`` nothing is accepted before ``serve``: until
+upwards; ``serve`` and ``drain`` downwards. When that socket closes, the supervisor is gone and so is the worker. That
+the container stops, and responses end their connections, a worker reads in the memory that all share, as a line may be
+read too late for the next response. After ``ready`` nothing is accepted before ``serve``: until
 then the supervisor answers that the component is not ready, which nobody may hear after another has heard that
 it is.
 """
@@ -117,7 +118,7 @@ class ServingWorker:
             else:
                 ConnectionReceiver(self._handed, self._serve).begin()
                 while b"drain" not in self._told():
-                    self._closing = True
+                    pass
         self._drain()
         self._log("drained")
         return 0
@@ -193,7 +194,7 @@ class ServingWorker:
             handed.socket,
             self._routes.handle,
             self._settings,
-            lambda: handed.last or self._closing,
+            lambda: handed.last or self._closing or self._board.stopping,
             waited,
             self._row.received,
             handed.told,

@@ -42,6 +42,7 @@ WORDS: Final[Mapping[str, str]] = {
     "again": N_("the connection is lost; it goes on by itself"),
     "later": N_("not possible at the moment; it is tried again by itself"),
     "done": N_("uploaded"),
+    "cancels": N_("is being canceled"),
     "canceled": N_("canceled"),
     "exists": N_("A file of this name is here already."),
     "too-large": N_("There is no room for it: it has {size}, and {free} are free."),

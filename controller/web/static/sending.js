@@ -87,10 +87,12 @@ export class Upload {
     return { partSize, arrived };
   }
 
-  /** Ends it, and lets go of what has arrived. */
+  /** Ends it, and lets go of what has arrived. False if that stays, as the platform cannot be asked or refuses it. */
   async cancel() {
     this.stop.abort();
-    if (this.id) await request(this.address({ upload: this.id }), { method: "DELETE" }).catch(() => null);
+    if (!this.id) return true;
+    const answer = await request(this.address({ upload: this.id }), { method: "DELETE" }).catch(() => null);
+    return Boolean(answer?.ok) || answer?.status === GONE;
   }
 
   condition() {

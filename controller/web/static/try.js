@@ -57,25 +57,34 @@ const call = async (place, path, below, options = {}) =>
 
 // --- the form -------------------------------------------------------------------------------------------------------
 
+/** Shows the form of the API that is chosen. Nothing can be called before its fields are there. */
 const open = async (place) => {
   const api = chosen(place);
   const form = place.querySelector("[data-fields]");
+  const button = place.querySelector("[data-send]");
+  button.disabled = true;
   clear(place);
   form.replaceChildren();
   place.fields = null;
-  if (api.kind === "own") form.replaceChildren(...ownFields());
-  else {
-    try {
-      const answer = await call(place, api.path, "/openapi.json");
-      if (!answer.ok) throw await problem(answer);
-      place.fields = fieldsOf(JSON.parse(await text(answer)));
-      form.replaceChildren(...(place.fields ?? []).map((field) => fieldset(place, field)));
-    } catch (error) {
-      fail(place, error);
-    }
-    if (!place.fields) form.replaceChildren(...ownFields("/predict", "POST"));
-  }
+  const { fields, controls, error } = api.kind === "own" ? { controls: ownFields() } : await described(place, api);
+  if (api !== chosen(place)) return; // another one was chosen meanwhile, and its form is shown
+  if (error) fail(place, error);
+  place.fields = fields ?? null;
+  form.replaceChildren(...(controls ?? ownFields("/predict", "POST")));
   tell(place);
+  button.disabled = false;
+};
+
+/** The fields of an API by its own description, with their controls, or why there are none. */
+const described = async (place, { path }) => {
+  try {
+    const answer = await call(place, path, "/openapi.json");
+    if (!answer.ok) throw await problem(answer);
+    const fields = fieldsOf(JSON.parse(await text(answer)));
+    return { fields, controls: fields?.map((field) => fieldset(place, field)) };
+  } catch (error) {
+    return { error };
+  }
 };
 
 const element = (kind, values = {}, ...children) => {

@@ -204,8 +204,13 @@ class Row {
   }
 
   async cancel() {
-    this.end("canceled");
-    await this.upload.cancel();
+    this.text.textContent = word("cancels");
+    this.offer();
+    if (await this.upload.cancel()) this.end("canceled");
+    else {
+      this.text.textContent = word("not-given-up");
+      this.offer(["cancel", () => this.cancel()]);
+    }
     await this.uploads.refresh();
   }
 

@@ -263,8 +263,12 @@ def test_an_upload_is_given_up(cabinet: Cabinet, platform: Web, large: Path) -> 
         page.route("**partNumber=2&**", lambda route: route.abort())
         choose(page, large)
         says(page, f"given-up/{large.name}", "the connection is lost")
+        page.context.set_offline(True)
         page.get_by_role("button", name=f"Cancel: given-up/{large.name}").click()
-        says(page, f"given-up/{large.name}", "canceled")
+        says(page, f"given-up/{large.name}", "This could not be given up")
+        page.context.set_offline(False)
+        page.get_by_role("button", name=f"Cancel: given-up/{large.name}").click()
+        expect(row(page, f"given-up/{large.name}").get_by_text("canceled", exact=True)).to_be_visible()
         expect(page.get_by_role("heading", name="Unfinished uploads")).to_be_hidden()
     assert not [each for each in platform.store.boxes.pending(TABLES) if "given-up" in each.key]
     cabinet.complaints()
