@@ -1,34 +1,25 @@
-"""Lists what the platform keeps on the engine, and removes what nothing needs, for people who ask (`prichal image`): a
-thread of the daemon, which may use the engine, unlike the web process and other users of this host.
-
-One is answered at a time, with a pause after it, so that those who ask cannot keep the engine busy.
-"""
+"""Lists what the platform keeps on the engine, and removes what nothing needs, for people who ask (`prichal image`)."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
 from controller.config import Settings
+from controller.daemon.asked import AskedWorker
 from controller.domain.apps.image_lists import AskedImages, ImageList, image_list
 from controller.domain.apps.kept_images import ImageNeed, ImageVerdict, KeptImage, needs_of, verdicts
-from controller.domain.errors import ControllerError, Transient
+from controller.domain.errors import Transient
 from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
-from controller.guards import GuardedStep
 from controller.ports import Store
 
 log = logging.getLogger(__name__)
 
-LOOK: Final = 0.25  # seconds between two looks for what is asked
-REST: Final = 1.0  # seconds after a list
-
 _UNKNOWN: Final = Localizable("the platform folder has not been read yet")
-_BUG: Final = Localizable("internal error; see the traceback in the daemon's log")
 _IN_USE: Final = Localizable("kept, since something has begun to use it")
 
 
@@ -42,9 +33,13 @@ class EngineImages(Protocol):
         ...
 
 
-class ImageWorker:
+class ImageWorker(AskedWorker[AskedImages, ImageList]):
     """`declared` are the apps of the platform folder, None before it was read. One that is new, or whose status was
     lost with the state, is not known otherwise, and its images would look as if nothing needed them."""
+
+    task = "list the images on the engine"
+    look = 0.25
+    rest = 1.0
 
     def __init__(
         self,
@@ -61,34 +56,18 @@ class ImageWorker:
         self._now = now
         self._declared = declared
 
-    def run(self, stop: threading.Event) -> None:
-        step = GuardedStep("cannot list the images on the engine", self._serve)
-        while not stop.is_set():
-            step(stop)
-            stop.wait(LOOK)
+    def begin(self) -> AskedImages | None:
+        return self._lists.begin()
 
-    def work(self) -> bool:
-        """Answer what has waited longest; return False if there is nothing."""
-        asked = self._lists.begin()
-        if asked is None:
-            return False
-        self._lists.finish(self._list(asked))
-        return True
+    def finish(self, found: ImageList) -> None:
+        self._lists.finish(found)
 
-    def _serve(self, stop: threading.Event) -> None:
-        while self.work() and not stop.wait(REST):
-            pass
+    def answer(self, asked: AskedImages) -> ImageList:
+        judged = self._judged(asked.app)
+        return image_list(asked.id, self._removed(judged) if asked.removes else judged)
 
-    def _list(self, asked: AskedImages) -> ImageList:
-        try:
-            judged = self._judged(asked.app)
-            return image_list(asked.id, self._removed(judged) if asked.removes else judged)
-        except ControllerError as error:
-            is_transient = isinstance(error, Transient)
-            return ImageList(asked.id, problem=error.reason, message=error.message, is_transient=is_transient)
-        except Exception:
-            log.exception("bug in a list of images")
-            return ImageList(asked.id, problem=Reason.INTERNAL_ERROR, message=_BUG, is_transient=True)
+    def failure(self, asked: AskedImages, reason: Reason, message: str, is_transient: bool) -> ImageList:
+        return ImageList(asked.id, problem=reason, message=message, is_transient=is_transient)
 
     def _judged(self, app: str) -> tuple[ImageVerdict, ...]:
         """Judge all images, or those of an app. The images are listed first: an app that is new since then has none

@@ -148,8 +148,6 @@ def _run_until_stop(
     platform = PlatformReconciler(deps, folder.read, folder.keep, folder.last)
     loop = _control_loop(deps, platform, templates)
     requeued = store.requests.recover()
-    store.previews.recover()
-    store.image_lists.recover()
     deps.models.recover()
     _restore_gpus(deps)
     store.requests.enqueue(PLATFORM, Trigger.START)

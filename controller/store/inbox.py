@@ -221,19 +221,27 @@ def is_sound(connection: sqlite3.Connection) -> bool:
     """Return whether the database has exactly our tables and indexes as we create them, without triggers and
     views.
     """
-    return {tuple(row) for row in connection.execute(_OBJECTS).fetchall()} == _expected()
+    return _found(connection) == _expected()
+
+
+def is_complete(connection: sqlite3.Connection) -> bool:
+    """Return whether all of our tables and indexes are there. A daemon of an older release has made fewer."""
+    return _found(connection) >= _expected()
+
+
+def _found(connection: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
+    return frozenset(tuple(row) for row in connection.execute(_OBJECTS).fetchall())
 
 
 def put_right(connection: sqlite3.Connection) -> None:
     """Delete foreign objects and create missing ones. Called by the owner of the state, in a transaction."""
-    found = {tuple(row) for row in connection.execute(_OBJECTS).fetchall()}
-    foreign = found - _expected()
+    foreign = _found(connection) - _expected()
     for kind in ("trigger", "view", "index", "table"):  # an index is dropped with its table
         for type, name, _ in sorted(foreign):
             if type == kind:
                 quoted = name.replace('"', '""')
                 connection.execute(f'DROP {kind} IF EXISTS {NAME}."{quoted}"')
-    there = {str(row[1]) for row in connection.execute(_OBJECTS).fetchall()}
+    there = {name for _, name, _ in _found(connection)}
     for text in _TABLES:
         name = text.split()[3 if text.startswith("CREATE UNIQUE") else 2]
         if name not in there:

@@ -15,6 +15,7 @@ from controller.domain.apps.usage import Usage
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import PLATFORM, AppName
 from controller.domain.reasons import Reason
+from controller.store import inbox
 from controller.store.activity import ActivityTable
 from controller.store.apps import STATUSES, AppTable
 from controller.store.boxes import BoxTable
@@ -322,11 +323,11 @@ def open_guest_store(
     database = Database(path, guest=True)
     try:
         with unprepared(path), database.read() as connection:
-            found = _require_known(connection, path)
+            is_migrated = _require_known(connection, path) == VERSION and inbox.is_complete(connection)
     except BaseException:
         database.close()
         raise
-    if found < VERSION:
+    if not is_migrated:
         database.close()
         message = f"the state at {path} is of an older version: start the daemon, which migrates it"
         raise Transient(Reason.STATE_MISSING, message)

@@ -40,12 +40,10 @@ class ImageLists(Protocol):
         them have asked. Transient `QueueFull`."""
 
     def begin(self) -> AskedImages | None:
-        """Return the one that was asked for first, for the daemon to answer. An idle daemon takes no write lock."""
+        """Return the one that was asked for first, for the daemon to answer, until it is finished. An idle daemon takes
+        no write lock."""
 
     def finish(self, found: ImageList) -> None: ...
-
-    def recover(self) -> None:
-        """Let what an earlier daemon has begun be begun again."""
 
     def get(self, id: str) -> ImageList | None:
         """Return None for one that is not done yet, or was done long ago."""

@@ -18,12 +18,10 @@ class Previews(Protocol):
         which is begun after all of them have asked."""
 
     def begin(self) -> AskedPreview | None:
-        """Return the one that was asked for first, for the daemon to compute. An idle daemon takes no write lock."""
+        """Return the one that was asked for first, for the daemon to compute, until it is finished. An idle daemon
+        takes no write lock."""
 
     def finish(self, preview: PlanPreview, manifests: Iterable[ManifestText]) -> None: ...
-
-    def recover(self) -> None:
-        """Let previews be computed again that an earlier daemon has begun."""
 
     def get(self, id: str) -> PlanPreview | None:
         """Return None for one that is not done yet, or was done long ago."""

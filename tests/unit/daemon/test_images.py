@@ -13,7 +13,7 @@ import pytest
 from controller.config import Settings
 from controller.daemon.images import ImageWorker
 from controller.domain.apps.history import AppliedRevision
-from controller.domain.apps.image_lists import MOST_IMAGES, ImageList
+from controller.domain.apps.image_lists import MOST_IMAGES, AskedImages, ImageList
 from controller.domain.apps.kept_images import ImageKind
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Transient
@@ -126,7 +126,7 @@ def test_what_prevents_a_list(store: SqliteStore, caplog: pytest.LogCaptureFixtu
     assert (found.problem, found.message, found.is_transient) == (Reason.ENGINE_UNREACHABLE, "not now", True)
     engine.fault = ZeroDivisionError()
     assert answer(store, engine, removes=True).problem == Reason.INTERNAL_ERROR
-    assert "bug in a list of images" in caplog.text
+    assert "bug: cannot list the images" in caplog.text
 
 
 def test_an_answer_is_bounded_and_has_first_what_is_removed(store: SqliteStore) -> None:
@@ -142,13 +142,15 @@ def test_those_who_ask_meanwhile_share_one(store: SqliteStore) -> None:
     assert lists.ask("demo") == first
     others = (lists.ask(), lists.ask("demo", removes=True))
     assert first not in others, "a list is asked for, and nothing to be removed"
-    asked = [each for each in (lists.begin(), lists.begin(), lists.begin()) if each]
-    assert [(each.app, each.removes) for each in asked] == [("demo", False), ("", False), ("demo", True)]
+    begun = lists.begin()
+    assert begun == AskedImages(first, "demo", removes=False)
     assert lists.ask("demo") != first, "what was begun before may not know of what has happened since"
-    lists.recover()
-    again = lists.begin()
-    assert again is not None
-    assert again.id == first
+    assert lists.begin() == begun, "a daemon that died has not answered it"
+    answered = []
+    while asked := lists.begin():
+        answered.append((asked.app, asked.removes))
+        lists.finish(ImageList(asked.id))
+    assert answered == [("demo", False), ("", False), ("demo", True), ("demo", False)]
 
 
 def test_what_is_kept_and_what_waits_is_bounded(store: SqliteStore, tmp_path: Path) -> None:
@@ -181,6 +183,21 @@ def test_what_others_put_there_is_dropped(store: SqliteStore) -> None:
         assert db.execute("SELECT count(*) FROM asked_images").fetchone()[0] == 0
 
 
+def test_rows_that_look_begun_fill_the_queue_no_longer_than_others(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    with store._database.write() as db:
+        for number in range(MOST_WAITING):
+            values = (f"{number:032x}", f"app-{number}", 7)
+            db.execute("INSERT INTO asked_images (id, app, begun) VALUES (?, ?, ?)", values)
+    lists = store.image_lists
+    for _ in range(MOST_WAITING):
+        asked = lists.begin()
+        assert asked is not None
+        lists.finish(ImageList(asked.id))
+    assert lists.ask()
+
+
 def test_an_answer_that_cannot_be_kept_fills_no_queue(store: SqliteStore, tmp_path: Path) -> None:
     path = tmp_path / "image_lists.db"
     path.mkdir()
@@ -188,7 +205,6 @@ def test_an_answer_that_cannot_be_kept_fills_no_queue(store: SqliteStore, tmp_pa
     with pytest.raises(IsADirectoryError):
         worker(store, ListedImages()).work()
     path.rmdir()
-    store.image_lists.recover()
     assert store.image_lists.begin() is None
 
 

@@ -20,13 +20,16 @@ from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 
 from controller.domain.apps.branch_previews import OpenPull
+from controller.domain.apps.image_lists import ImageList
 from controller.domain.apps.owned_secrets import SecretChange
+from controller.domain.apps.previews import PlanPreview
 from controller.domain.apps.requests import Outcome, RequestState, Trigger
 from controller.domain.apps.spec import Webhook
 from controller.domain.apps.status import AppStatus, WebhookDelivery
 from controller.domain.apps.usage import Resource, TakenShare
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import PLATFORM, AppName, ComponentName
+from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Service, ServiceKind
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunFilter, RunInput, RunOutput, RunState, new_run, new_run_id
@@ -186,6 +189,28 @@ def test_a_guest_makes_no_state(path: Path) -> None:
 
 
 # --- asking ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        "DROP TABLE asked_images",
+        "DROP INDEX one_wish",
+        "DROP TABLE asked_images; CREATE TABLE asked_images (place INTEGER PRIMARY KEY, id TEXT, begun INTEGER)",
+    ],
+)
+def test_a_guest_waits_for_the_daemon_that_makes_what_an_older_one_has_not(path: Path, older: str) -> None:
+    """The state may be of this version, while the file of requests lacks a table."""
+    open_store(path, clock=clock).close()
+    with closing(sqlite3.connect(shared_path(path))) as db:
+        db.executescript(older)
+    with pytest.raises(Transient) as failed:
+        open_guest_store(path, clock=clock)
+    assert failed.value.reason == Reason.STATE_MISSING
+    assert "start the daemon" in failed.value.message
+    open_store(path, clock=clock).close()
+    with closing(open_guest_store(path, clock=clock)) as guest:
+        assert guest.image_lists.ask()
 
 
 def test_a_run_is_seen_at_once_and_stays_what_it_was(owner: SqliteStore, guest: SqliteStore) -> None:
@@ -471,8 +496,10 @@ def act(owner: SqliteStore) -> None:
     owner.boxes.publishing("prichal.demo.box", NOW)
     owner.boxes.unfinished("prichal.demo.box", "", NOW, 100)
     owner.boxes.moves("prichal.demo.box", "")
-    while owner.previews.begin():
-        pass
+    while preview := owner.previews.begin():
+        owner.previews.finish(PlanPreview(preview.id, preview.app), ())
+    while images := owner.image_lists.begin():
+        owner.image_lists.finish(ImageList(images.id))
     owner.prune()
     owner.set_aside()
     while owner.requests.claim(NOW * 2):
@@ -498,6 +525,7 @@ def ask_for_everything(guest: SqliteStore) -> None:
     guest.branches.open_pull("demo", OpenPull(1, "feature", False), NOW)
     guest.notifications.ask_test(DEMO, TRAIN)
     guest.previews.ask(DEMO)
+    guest.image_lists.ask(DEMO)
 
 
 @pytest.mark.parametrize(("table", "column"), list(columns()))

@@ -20,8 +20,10 @@ from controller.domain.apps.branch_previews import (
     SeenBranch,
 )
 from controller.domain.apps.followed_images import FollowedImage
+from controller.domain.apps.image_lists import ImageList
 from controller.domain.apps.orders import AppOrder, OrderKind
 from controller.domain.apps.owned_secrets import SecretChange
+from controller.domain.apps.previews import PlanPreview
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import CronSchedule, ImageFollow, Reclaim, TagOrder, Webhook
 from controller.domain.apps.status import (
@@ -250,8 +252,16 @@ def act(store: SqliteStore) -> None:
     store.gateways.taken(NOW)
     store.prune()
     assert {request.app for _ in range(9) if (request := store.requests.claim(NOW * 2))} >= {GOOD}
-    assert GOOD in {asked.app for _ in range(9) if (asked := store.previews.begin())}
-    assert GOOD in {listed.app for _ in range(9) if (listed := store.image_lists.begin())}
+    apps = []
+    while preview := store.previews.begin():
+        apps.append(preview.app)
+        store.previews.finish(PlanPreview(preview.id, preview.app), ())
+    assert GOOD in apps
+    listed = []
+    while images := store.image_lists.begin():
+        listed.append(images.app)
+        store.image_lists.finish(ImageList(images.id))
+    assert GOOD in listed
     claimed = {run.app for _ in range(9) if (run := store.runs.claim(LIMITS, NOW))}
     assert GOOD in claimed
 
