@@ -169,7 +169,7 @@ def shows_what_is_wrong(page: Page) -> None:
     for text, told in (
         ("[[1], [2, 3]]", "equal lengths"),
         ("one", "cannot be read"),
-        ("", "needed"),
+        ("", "required"),
         ('["a"]', "numbers"),
     ):
         table.fill(text)

@@ -54,14 +54,14 @@ class Chart:
 
 CHARTS: Final = (
     Chart(
-        N_("Calls in a second"),
+        N_("Calls per second"),
         "number",
         ("requests", "refused", "failed"),
         (N_("all"), N_("refused"), N_("failed")),
     ),
-    Chart(N_("Duration of calls"), "seconds", ("p50", "p99"), (N_("half within"), N_("of 100, 99 within"))),
+    Chart(N_("Latency"), "seconds", ("p50", "p99"), (N_("p50"), N_("p99"))),
     Chart(N_("Calls in progress"), "number", ("inFlight",), (N_("in progress"),)),
-    Chart(N_("Processors"), "number", ("cpu",), (N_("all replicas"),)),
+    Chart(N_("CPU"), "number", ("cpu",), (N_("all replicas"),)),
     Chart(N_("Memory"), "bytes", ("memory",), (N_("all replicas"),)),
     Chart(N_("GPUs"), "share", ("gpu",), (N_("use"),), optional=True),
     Chart(N_("Memory of GPUs"), "bytes", ("gpuMemory",), (N_("use"),), optional=True),
@@ -81,8 +81,8 @@ WORDS: Final[Mapping[str, str]] = {
     "body": N_("Body"),
     "body-hint": N_("JSON; it is not sent with GET."),
     "type": N_("Type"),
-    "optional": N_("may be left out"),
-    "needed": N_("needed"),
+    "optional": N_("optional"),
+    "needed": N_("required"),
     "json-hint": N_("A JSON object."),
     "number-hint": N_("A number, numbers between commas, or lists in lists such as [[1, 2], [3, 4]]."),
     "file": N_("A file of yours"),
@@ -99,7 +99,7 @@ WORDS: Final[Mapping[str, str]] = {
     "no-answer": N_(
         "There is no answer that this page may read: the connection broke, or the API redirects."
     ),
-    "wrong-missing": N_("this is needed."),
+    "wrong-missing": N_("this is required."),
     "wrong-json": N_("this cannot be read."),
     "wrong-object": N_("this must be a JSON object."),
     "wrong-number": N_("this must be numbers."),

@@ -45,11 +45,11 @@ class Flash(StrEnum):
 
 
 TEXTS: Final[Mapping[Flash, str]] = {
-    Flash.RECONCILING: N_("A pass is requested. It begins in a moment, and this page follows it."),
+    Flash.RECONCILING: N_("A reconciliation is requested. It begins in a moment, and this page follows it."),
     Flash.RETRYING: N_("What failed is tried again, and this page follows it."),
     Flash.SUSPENDED: N_("The app is suspended: running containers keep running, new commits wait."),
     Flash.RESUMED: N_("The app follows Git again."),
-    Flash.APPROVED: N_("The revision is approved, and a pass is requested."),
+    Flash.APPROVED: N_("The revision is approved and is reconciled in a moment."),
     Flash.ROLLED_BACK: N_("The app goes back to the earlier revision, and this page follows it."),
     Flash.SESSION_ENDED: N_("The session has ended."),
     Flash.TOKEN_REVOKED: N_("The token is revoked."),
@@ -58,8 +58,8 @@ TEXTS: Final[Mapping[Flash, str]] = {
     Flash.SECRET_ASKED: N_(
         "The change is encrypted for the platform's daemon, which applies it in a moment. This page follows it."
     ),
-    Flash.ROLE_GIVEN: N_("The role is given."),
-    Flash.ROLE_TAKEN: N_("The role is taken away."),
+    Flash.ROLE_GIVEN: N_("The role is granted."),
+    Flash.ROLE_TAKEN: N_("The role is revoked."),
     Flash.FILES_DELETED: N_("What you chose is deleted. Its space is free within seconds."),
     Flash.FILES_LEFT: N_("There were too many files for one request: delete the rest in the same way."),
     Flash.NONE_CHOSEN: N_("Nothing was chosen."),

@@ -39,9 +39,9 @@ SEVERITIES: Final[Mapping[Severity, str]] = {
     Severity.ERROR: N_("errors alone"),
 }
 FATES: Final[Mapping[Fate | None, tuple[str, str]]] = {
-    Fate.DELIVERED: (N_("arrived"), "good"),
-    Fate.GIVEN_UP: (N_("did not arrive"), "bad"),
-    None: (N_("is tried again"), "warn"),
+    Fate.DELIVERED: (N_("delivered"), "good"),
+    Fate.GIVEN_UP: (N_("not delivered"), "bad"),
+    None: (N_("will be retried"), "warn"),
 }
 
 

@@ -182,7 +182,7 @@ def words() -> Wording:
 
 
 def is_stale() -> bool:
-    """Return True if the daemon gives no sign of life, so that nothing that is shown changes any more."""
+    """Return True if the daemon does not respond, so that nothing that is shown changes any more."""
     beat = context(current_app).store.last_heartbeat()
     return beat is None or time.time() - beat > STALE
 

@@ -49,8 +49,8 @@ class AppState(StrEnum):
 
 STATES: Final[Mapping[AppState, tuple[str, str]]] = {
     AppState.FAILING: (N_("failing"), "bad"),
-    AppState.WAITING: (N_("waiting for you"), "warn"),
-    AppState.BUSY: (N_("at work"), "busy"),
+    AppState.WAITING: (N_("needs approval"), "warn"),
+    AppState.BUSY: (N_("reconciling"), "busy"),
     AppState.SUSPENDED: (N_("suspended"), "calm"),
     AppState.READY: (N_("ready"), "good"),
     AppState.NEW: (N_("new"), "calm"),
@@ -58,9 +58,9 @@ STATES: Final[Mapping[AppState, tuple[str, str]]] = {
 
 CONDITIONS: Final[Mapping[ConditionType, tuple[str, str]]] = {
     ConditionType.READY: (N_("Ready"), "good"),
-    ConditionType.RECONCILING: (N_("At work"), "busy"),
-    ConditionType.STALLED: (N_("Stuck until something changes"), "bad"),
-    ConditionType.DEGRADED: (N_("Works in part"), "bad"),
+    ConditionType.RECONCILING: (N_("Reconciling"), "busy"),
+    ConditionType.STALLED: (N_("Stalled until something changes"), "bad"),
+    ConditionType.DEGRADED: (N_("Degraded"), "bad"),
     ConditionType.FETCH_FAILED: (N_("Git cannot be reached"), "bad"),
     ConditionType.MANIFEST_INVALID: (N_("The manifests have errors"), "bad"),
     ConditionType.APPLY_FAILED: (N_("The commit could not be applied"), "bad"),
@@ -75,7 +75,7 @@ NOT_READY: Final = (N_("Not ready"), "bad")
 #: How a pass ended, in the history of an app.
 OUTCOMES: Final[Mapping[Outcome, tuple[str, str]]] = {
     Outcome.READY: (N_("Ready"), "good"),
-    Outcome.DEGRADED: (N_("Works in part"), "bad"),
+    Outcome.DEGRADED: (N_("Degraded"), "bad"),
     Outcome.FAILED: (N_("Not ready"), "bad"),
     Outcome.WAITING: (N_("Waits"), "warn"),
     Outcome.HELD: (N_("A new commit waits"), "warn"),
@@ -85,7 +85,7 @@ OUTCOMES: Final[Mapping[Outcome, tuple[str, str]]] = {
 TRIGGERS: Final[Mapping[Trigger, str]] = {
     Trigger.START: N_("start of the daemon"),
     Trigger.PLATFORM: N_("platform folder"),
-    Trigger.POLL: N_("look at Git"),
+    Trigger.POLL: N_("Git poll"),
     Trigger.WEBHOOK: N_("webhook"),
     Trigger.PUSH: N_("push"),
     Trigger.MANUAL: N_("a person"),
@@ -96,7 +96,7 @@ TRIGGERS: Final[Mapping[Trigger, str]] = {
     Trigger.IMAGE: N_("a newer image"),
     Trigger.SECRET: N_("a Secret"),
     Trigger.WAKE: N_("a call"),
-    Trigger.RETRY: N_("another attempt"),
+    Trigger.RETRY: N_("retry"),
 }
 
 #: What to do, by the condition.

@@ -20,7 +20,7 @@ GUIDE = ROOT / "docs" / "guide" / "cabinet.md"
 PASSWORD = "a password of a test"
 BOLD = re.compile(r"\*\*([^*]+)\*\*")
 #: Words that appear only in a state which this newcomer's app is not in.
-ELSEWHERE = {"Approve", "Try again what failed", "Repeat what failed", "Unfinished moves"}
+ELSEWHERE = {"Approve", "Retry what failed", "Retry failed stages", "Unfinished moves"}
 
 
 class Guide:
@@ -120,13 +120,13 @@ def find(guide: Guide, page: Page) -> None:
 
 
 def see(guide: Guide) -> None:
-    guide.sees("How it stands", "To open and to call", "Open", "Components", "Boxes", "Last plan", "Events")
+    guide.sees("Conditions", "Addresses", "Open", "Components", "Boxes", "Last plan", "Events")
     guide.sees("History", "Show changes", "Roll back to this")
 
 
 def steer(guide: Guide, page: Page) -> None:
     guide.press("Reconcile now")
-    expect(page.get_by_role("status")).to_contain_text("A pass is requested")
+    expect(page.get_by_role("status")).to_contain_text("A reconciliation is requested")
     page.locator("summary", has_text=guide.word("Suspend")).click()
     page.locator("details[open] button", has_text="Suspend").click()
     guide.press("Resume")
@@ -135,9 +135,7 @@ def steer(guide: Guide, page: Page) -> None:
 
 def try_it(guide: Guide, page: Page) -> None:
     page.get_by_role("link", name="namer", exact=True).click()
-    guide.sees(
-        "Versions and replicas", "What it did and used", "Log", "Try it", "Call", "The same call elsewhere"
-    )
+    guide.sees("Versions and replicas", "Metrics", "Log", "Try it", "Call", "The same call elsewhere")
     page.get_by_label(guide.word("Search in the lines that are shown")).fill("loaded")
     page.get_by_role("link", name="demo-colors", exact=True).click()
 
@@ -179,7 +177,7 @@ def secrets(guide: Guide, page: Page) -> None:
 def notifications(guide: Guide, page: Page) -> None:
     page.get_by_role("link", name="demo-colors", exact=True).click()
     guide.follow("Notifications")
-    guide.sees("Told about", "Arrived last", "Send a test")
+    guide.sees("Alerts", "Last delivery", "Send a test")
     page.get_by_role("button", name="Send a test: team").click()
     expect(page.get_by_role("status").first).to_contain_text("A test message is sent in a moment")
 
@@ -238,11 +236,11 @@ def administer(guide: Guide, page: Page) -> None:
     guide.fill("Name", "somebody")
     guide.press("Add")
     expect(page.locator("#link")).to_contain_text("/-/login?code=")
-    guide.sees("Give a role")
+    guide.sees("Grant a role")
     guide.follow("Templates")
     expect(page.get_by_role("region", name="Built in")).to_contain_text("A function")
     guide.follow("Health")
-    expect(page.get_by_role("heading", name="At this moment")).to_be_visible()
+    expect(page.get_by_role("heading", name="Now")).to_be_visible()
     guide.follow("Audit")
     expect(page.get_by_role("rowheader").or_(page.get_by_role("cell", name="user add")).first).to_be_visible()
 

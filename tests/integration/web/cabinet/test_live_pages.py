@@ -121,9 +121,9 @@ def test_the_button_of_a_page_that_is_old_still_counts_once(cabinet: Cabinet, pl
         opened(cabinet, other, f"/-/apps/{APP}")
         opened(cabinet, page, f"/-/apps/{APP}")
         page.get_by_role("button", name="Reconcile now").click()
-        expect(page.get_by_role("status")).to_contain_text("A pass is requested")
+        expect(page.get_by_role("status")).to_contain_text("A reconciliation is requested")
         other.get_by_role("button", name="Reconcile now").click()
-        expect(other.get_by_role("status")).to_contain_text("A pass is requested")
+        expect(other.get_by_role("status")).to_contain_text("A reconciliation is requested")
         with platform.store.transaction():  # before which the daemon takes in what others ask for
             queued = platform.store.requests.queued(APP)
         assert queued is not None

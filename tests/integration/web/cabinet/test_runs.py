@@ -88,7 +88,7 @@ def test_what_failed_is_repeated(cabinet: Cabinet, platform: Web) -> None:
     with cabinet.window("maker") as page:
         cabinet.open(page, f"{PIPELINE}/runs/{FAILED}")
         assert page.title().startswith(FAILED)  # no script of a message has run
-        page.get_by_role("button", name="Repeat what failed").click()
+        page.get_by_role("button", name="Retry failed stages").click()
         page.wait_for_url(lambda url: "/runs/" in url and not url.endswith(FAILED))
         assert stored(platform, page.url.rpartition("/")[2]).origin == FAILED
 

@@ -87,6 +87,6 @@ def test_what_is_wrong_with_a_call_is_told_in_russian(cabinet: Cabinet) -> None:
 
 
 def test_the_check_finds_english() -> None:
-    assert english(["Всё хорошо", "version 1f serves", "The daemon gives no sign"]) == [
-        "The daemon gives no sign"
+    assert english(["Всё хорошо", "version 1f serves", "The daemon does not respond"]) == [
+        "The daemon does not respond"
     ]

@@ -54,9 +54,9 @@ def test_the_daemon_is_down(cabinet: Cabinet, platform: Web) -> None:
     try:
         with cabinet.window("maker") as page:
             cabinet.open(page, "/-/apps/demo-colors")
-            expect(page.get_by_text("daemon gives no sign of life")).to_be_visible()
+            expect(page.get_by_text("daemon does not respond")).to_be_visible()
             page.get_by_role("button", name="Reconcile now").click()
-            expect(page.get_by_role("status").last).to_contain_text("A pass is requested")
+            expect(page.get_by_role("status").last).to_contain_text("A reconciliation is requested")
     finally:
         platform.store.heartbeat(time.time() + 3600)
 
@@ -139,8 +139,8 @@ def test_ten_thousand_runs(cabinet: Cabinet, platform: Web) -> None:
         cabinet.open(page, f"/-/apps/{many_runs.APP}/pipelines/train")
         rows = page.locator("tbody tr")
         expect(rows).to_have_count(50)
-        page.get_by_role("link", name="Older ones").click()
-        expect(page.get_by_role("link", name="The newest")).to_be_visible()
+        page.get_by_role("link", name="Older").click()
+        expect(page.get_by_role("link", name="Newest")).to_be_visible()
         page.get_by_label("Started by").select_option("schedule")
         page.get_by_label("From day (UTC)").fill("2026-09-19")
         page.get_by_label("To day (UTC)").fill("2026-09-20")
@@ -167,11 +167,11 @@ def test_a_new_person_gets_a_link_and_a_role(cabinet: Cabinet, platform: Web) ->
         expect(page.locator("#link")).to_contain_text("/-/login?code=")
         row = page.locator("tr", has=page.get_by_role("rowheader", name="newcomer"))
         expect(row).to_contain_text("not chosen yet")
-        row.get_by_text("Give a role").click()
+        row.get_by_text("Grant a role").click()
         row.get_by_label("Role").select_option("developer")
         row.get_by_label("App (empty: all)").fill("demo-colors")
-        row.get_by_role("button", name="Give", exact=True).click()
-        expect(page.get_by_role("status")).to_contain_text("The role is given")
+        row.get_by_role("button", name="Grant", exact=True).click()
+        expect(page.get_by_role("status")).to_contain_text("The role is granted")
         expect(row).to_contain_text("developer · demo-colors")
         row.get_by_text("Remove", exact=True).first.click()
         row.locator("details[open] button.bad").click()
