@@ -62,7 +62,7 @@ _NO_GIT_SERVICE = Localizable(
 _START_GIT_SERVICE = Localizable(
     "start it with: prichal git-http, or: systemctl enable --now prichal-git.socket"
 )
-EXAMINED = {
+EXAMINED: dict[str, Any] = {
     "at": "2026-11-29T12:00:00.000Z",
     "checks": [
         {"name": "engine", "ok": True, "detail": "Docker 26.1.5", "advice": ""},
