@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import IO, Any, BinaryIO, Final, Protocol
+from typing import IO, Any, BinaryIO, Final, Protocol, cast
 
 from controller.age import AgeFailed, decrypt_stream, encrypt_stream
 from controller.domain.errors import ControllerError, Stalled, Transient
@@ -361,18 +361,22 @@ def reading(source: BinaryIO, identities: Iterable[Secret]) -> Iterator[ArchiveR
     and what reading `source` raises."""
     watched = _Watched(source)
     try:
-        with (
-            _Piped(lambda out: decrypt_stream(watched, out, identities), reads=False) as piped,
-            _damage_told(),
-            tempfile.TemporaryFile() as lines,
-        ):
-            packed = gzip.GzipFile(fileobj=piped.file, mode="rb")
-            tar = tarfile.open(fileobj=packed, mode="r|", tarinfo=_Info, bufsize=PIECE, encoding="utf-8")  # noqa: SIM115 - owns nothing
-            yield ArchiveReader(tar, lines)
+        with _Piped(lambda out: decrypt_stream(watched, out, identities), reads=False) as piped:
+            with unpacked(cast(IO[bytes], gzip.GzipFile(fileobj=piped.file, mode="rb"))) as reader:
+                yield reader
             while piped.file.read(PIECE):  # until the other end has seen the end, too
                 pass
     except (AgeFailed, OSError) as error:
         raise _told(error, watched.error) from error
+
+
+@contextmanager
+def unpacked(archive: IO[bytes]) -> Iterator[ArchiveReader]:
+    """Yield a reader of what was decrypted and unpacked, of which nothing is proved. Raises Stalled `BackupDamaged`,
+    `BackupForeign`, `BackupTooNew`."""
+    with _damage_told(), tempfile.TemporaryFile() as lines:
+        tar = tarfile.open(fileobj=archive, mode="r|", tarinfo=_Info, bufsize=PIECE, encoding="utf-8")  # noqa: SIM115 - owns nothing
+        yield ArchiveReader(tar, lines)
 
 
 @contextmanager

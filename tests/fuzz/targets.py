@@ -13,9 +13,12 @@ import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urljoin
 
 from controller.adapters.dockerignore import rules_for
-from controller.config import Settings
+from controller.config import Settings, WebSettings
 from controller.domain.apps.branch_previews import is_branch_name
 from controller.domain.apps.smoke import SmokeAnswer, SmokeTestInvalid, case_of, verdict
 from controller.domain.apps.spec import HookProvider, PlatformAppSpec, SmokeTest
@@ -23,6 +26,7 @@ from controller.domain.errors import Stalled
 from controller.domain.git_http import PREFIX, read_exchange, write_exchange
 from controller.domain.localizable import as_document, from_document
 from controller.domain.names import AppName, RepositoryName, is_dns_label
+from controller.domain.people.roles import Principal, administrator
 from controller.domain.secret import Secret
 from controller.domain.storage.links import LinkInvalid, ObjectLink, link_key, parse, read_path
 from controller.domain.storage.sigv4 import SignatureInvalid, read_signature
@@ -51,13 +55,19 @@ from controller.web.api.platform.signatures import (
     pull_of,
     refs_of,
 )
+from controller.web.auth.admin import ClientInfo
 from controller.web.auth.authenticate import decode_basic
+from controller.web.auth.call_passes import CallPass, CallPasses
 from controller.web.auth.oidc import read_header
+from controller.web.auth.page_tokens import HEADER as PAGE_HEADER
+from controller.web.auth.page_tokens import PageToken
+from controller.web.auth.people import Callers
+from controller.web.auth.sign_in import local_path
 from controller.web.gateway.frames import FrameTracker
 from controller.web.gateway.headers import lines_for, response_headers, split
 from controller.web.gateway.hosts import HostNames, HostRedirect
 from controller.web.gateway.rewrite import REWRITTEN, PublicSite, is_below
-from controller.web.gateway.router import ForwardCall, Router, find_route
+from controller.web.gateway.router import ForwardCall, PublishedApi, Router, find_route
 from controller.web.git.cgi import CgiInvalid, split_header
 from controller.web.git.requests import GunzippedBody, PushCommands, read_git_target
 from controller.web.objects.checksums import Malformed, Mismatch
@@ -70,7 +80,8 @@ from controller.web.objects.s3 import (
     read_target,
     rebuilt_completion,
 )
-from controller.web.problems import RequestRefused
+from controller.web.problems import HttpProblem, RequestRefused
+from tests.fuzz import services
 from tests.support.gateway import make_api, make_route
 from tests.support.sops_files import recorded_keys
 from tests.support.specs import make
@@ -432,6 +443,54 @@ def chunks(data: bytes) -> None:
         assert asyncio.run(taken()) == 5
 
 
+class OneSession:
+    """Where people are: one of them has a session, whose id is known to all, and whose key to nobody."""
+
+    def session_key(self, id: str) -> str:
+        return SECRET if id == SESSION else ""
+
+    def session_by_id(self, id: str, *_: object, **__: object) -> Principal:
+        assert id == SESSION
+        return administrator("session")
+
+    def nobody(self, *_: object) -> None: ...
+
+    session = by_token = nobody
+
+
+SESSION = "0123456789ab"
+PAGE_TOKEN = PageToken(SESSION, "/-/apps/demo", "", 2_000_000_000).signed(SECRET)
+CALL_PASS = CallPass(SESSION, "demo/image", 2_000_000_000).signed(SECRET)
+WEB = WebSettings(admin_token=Secret(f"{SECRET}-of-the-admin"))
+PEOPLE: Any = OneSession()
+CALLERS = Callers(PEOPLE, WEB, lambda: 1.7e9)
+PASSES = CallPasses(PEOPLE, WEB, lambda: 1.7e9)
+API = PublishedApi(make_api("image"), b"/demo/image", b"")
+
+
+def visitors(data: bytes) -> None:
+    """Whatever a request says, it is somebody's only with their credential, as it was made; and no sign-in leads to
+    another host."""
+    text = data.decode("latin-1")
+    lines = (line.partition(":") for line in text.split("\n"))
+    headers = {name.strip().lower(): value.strip() for name, _, value in lines}
+    sent = headers.get(PAGE_HEADER, "")
+    at = len(sent) % len(PAGE_TOKEN)
+    for token in (sent, PAGE_TOKEN[:at] + sent, PAGE_TOKEN[:at] + sent + PAGE_TOKEN[at + len(sent) :]):
+        visitor = ClientInfo("GET", "192.0.2.1", {**headers, PAGE_HEADER: token}, "http", "/-/apps/demo")
+        assert CALLERS.identify(visitor) is None or token == PAGE_TOKEN
+        assert CALLERS.by_form(replace(visitor, method="POST"), token) is None
+    for given in (text, CALL_PASS[:at] + text, CALL_PASS[:at] + text + CALL_PASS[at + len(text) :]):
+        found = PASSES.admit(API, given.encode("latin-1"), b"null")
+        assert isinstance(found, HttpProblem) or given == CALL_PASS
+    visitor = ClientInfo("GET", "192.0.2.1", headers)
+    assert CALLERS.identify(visitor) is None
+    assert re.fullmatch(r"|https?://[A-Za-z0-9.:\[\]-]+", CALLERS.url(visitor))
+    place = urljoin("https://ml.example.org/-/login", local_path(text))
+    assert place.startswith("https://ml.example.org/-/")
+    assert not re.search(r"[\x00-\x20\\\x7f-\uffff]", place)
+
+
 TARGETS: dict[str, Target] = {
     "links": links,
     "objects": objects,
@@ -462,4 +521,11 @@ TARGETS: dict[str, Target] = {
     "rewritten": rewritten,
     "credentials": credentials,
     "terminal": terminal,
+    "visitors": visitors,
+    "build-session": services.build_session,
+    "build-progress": services.build_progress,
+    "job-logs": services.job_logs,
+    "registry-answers": services.registry_answers,
+    "backup-archives": services.backup_archives,
+    "tag-patterns": services.tag_patterns,
 }

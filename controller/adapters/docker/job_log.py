@@ -18,6 +18,7 @@ end, and its rest is passed on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ BATCH = 5_000
 #: Bytes of a progress bar that are passed on at once, if its line is too long to be kept.
 BAR = 1024
 
+_STAMP = re.compile(rb"[0-9T:.-]{1,40}Z")
+
 #: Requests the last `n` entries of a log, or all if it is None.
 Ask = Callable[[int | None], Generator["LogEntry"]]
 
@@ -74,7 +77,7 @@ def entries(pieces: Iterable[bytes]) -> Iterator[LogEntry]:
                 at = start - HEADER.size
                 break
             stamp, _, content = buffer[start:at].partition(b" ")
-            if stamp.endswith(b"Z"):  # otherwise the engine's own message about a log that it cannot read
+            if _STAMP.fullmatch(stamp):  # otherwise the engine's own message about a log that it cannot read
                 yield LogEntry(stream, stamp.decode(), content)
         buffer = buffer[at:]
 

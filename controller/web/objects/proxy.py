@@ -139,16 +139,16 @@ class ObjectProxy:
 
     async def _answer(self, caller: CallerConnection, request: ObjectRequest) -> None:
         query = request.target.partition("?")[2]
+        if "service-worker" in request.headers:
+            raise RequestRefused(
+                HttpProblem(ProblemKind.LINK, "Stored files must not run as scripts of this host's pages.")
+            )
         if is_signed(request) and not is_link(query):
             await self._accounts.answer(caller, request, await self._known())
             return
         if request.method == "OPTIONS" and "origin" in request.headers:
             _send(caller, request, 204, [*header_fields.SHARED, *header_fields.PREFLIGHT], b"")
             return
-        if "service-worker" in request.headers:
-            raise RequestRefused(
-                HttpProblem(ProblemKind.LINK, "Stored files must not run as scripts of this host's pages.")
-            )
         if not is_link(query):
             raise RequestRefused(HttpProblem(ProblemKind.LINK, "Only links of the files API lead here."))
         access = await self._known()

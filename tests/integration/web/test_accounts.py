@@ -388,6 +388,19 @@ def test_no_other_operation(container: Container, path: str, query: str) -> None
         assert container.ask(method, path, {query: ""}).status == 501
 
 
+def test_what_is_stored_is_no_page_of_this_host(container: Container) -> None:
+    """A component can sign an address, and somebody may open it in a browser."""
+    path = path_of(BUCKET, "page.html")
+    assert container.put("page.html", b"<script>", **{"content-type": "text/html"}).status == 200
+    for method in ("GET", "HEAD"):
+        shown = container.ask(method, path)
+        assert (shown.status, shown.headers["content-type"]) == (200, "text/html")
+        assert shown.headers["content-security-policy"] == "default-src 'none'; sandbox"
+        assert shown.headers["x-content-type-options"] == "nosniff"
+        assert "no-store" in shown.headers["cache-control"]
+    assert container.ask("GET", path, headers={"service-worker": "script"}).status == 403
+
+
 def test_a_bucket_is_neither_made_nor_removed(container: Container) -> None:
     assert code(container.ask("PUT", f"/{BUCKET}")) == "BucketAlreadyOwnedByYou"
     assert container.ask("DELETE", f"/{BUCKET}").status == 501

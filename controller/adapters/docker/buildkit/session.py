@@ -134,7 +134,9 @@ class BuildSession:
         except BaseException:
             self._socket.close()
             raise
-        self._thread = threading.Thread(target=self._serve, args=(first,), name="build-session", daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve, args=(self._socket, first), name="build-session", daemon=True
+        )
         self._thread.start()
         return self
 
@@ -175,7 +177,9 @@ class BuildSession:
 
     # --- HTTP/2 ------------------------------------------------------------------------------------------------
 
-    def _serve(self, received: bytes) -> None:
+    def serve(self, connection: socket.socket, received: bytes = b"") -> None:
+        """Answer the engine until the connection ends; `received` is what it has said already."""
+        self._socket = connection
         try:
             self._http.initiate_connection()
             self._socket.sendall(self._http.data_to_send())
