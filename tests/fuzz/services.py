@@ -1,5 +1,4 @@
-"""Targets of what other programs send: registries, the engine and its builder, whoever has made a backup. See
-`targets`."""
+"""Targets of what other programs send: registries, the engine and its builder, makers of backups. See `targets`."""
 
 from __future__ import annotations
 
@@ -127,7 +126,7 @@ def registry_answers(data: bytes) -> None:
 
 
 def backup_archives(data: bytes) -> None:
-    """Whoever has written it: a backup is proved or refused, and each member has a name that leads nowhere else."""
+    """A backup of anybody is proved or refused, and each member has a name that leads nowhere else."""
     with suppress(ControllerError), unpacked(BytesIO(_with_checksums(data))) as archive:
         for member in archive.members():
             assert is_plain_name(member.name)

@@ -41,8 +41,9 @@ _REWRITTEN = frozenset(
 #: its reason in docs/security.md.
 ORIGIN_WIDE = frozenset(
     b"""
-    accept-ch activate-storage-access ad-auction-allowed alt-svc attribution-reporting-register-source
-    attribution-reporting-register-trigger clear-site-data critical-ch delegate-ch expect-ct nel
+    accept-ch activate-storage-access ad-auction-allowed alt-svc attribution-reporting-register-os-source
+    attribution-reporting-register-os-trigger attribution-reporting-register-source
+    attribution-reporting-register-trigger clear-site-data critical-ch delegate-ch expect-ct idp-signin-status nel
     observe-browsing-topics origin-agent-cluster public-key-pins public-key-pins-report-only report-to
     reporting-endpoints sec-session-challenge sec-session-registration secure-session-challenge
     secure-session-registration secure-session-skipped service-worker-allowed set-login shared-storage-write
@@ -53,9 +54,11 @@ ORIGIN_WIDE = frozenset(
 #: Fields that proxies in front of the platform obey: a component must not make them send files or other pages.
 TO_PROXIES = frozenset(
     b"""
-    cdn-cache-control proxy-authentication-info proxy-status surrogate-control x-accel-charset
+    cdn-cache-control cloudflare-cdn-cache-control edge-control netlify-cdn-cache-control
+    proxy-authentication-info proxy-status surrogate-control vercel-cdn-cache-control x-accel-charset
     x-accel-expires x-accel-limit-rate x-accel-redirect x-lighttpd-send-file x-lighttpd-send-tempfile
-    x-proxy-authentication-info x-reproxy-url x-sendfile x-sendfile-type x-sendfile2
+    x-litespeed-cache-control x-litespeed-location x-litespeed-purge x-proxy-authentication-info x-reproxy-url
+    x-sendfile x-sendfile-type x-sendfile2
     """.split()
 )
 

@@ -503,8 +503,8 @@ def _answered(storage: UpstreamConnection, but: bytes = b"") -> list[Header]:
 
 
 def _begin(caller: CallerConnection, request: ObjectRequest, status: int, headers: list[Header]) -> None:
-    """A signed address may be opened in a browser: what an app has stored is no page of this host there either. How
-    long it is kept by caches is the app's own business."""
+    """A signed address may be opened in a browser: what an app has stored is not a page of this host there
+    either. How long caches keep it is the app's own business."""
     told = {name for name, _ in headers}
     safe = [header for header in header_fields.SAFE if header[0] not in told]
     caller.begin(status, [*headers, *safe, (b"x-amz-request-id", request.identity)])

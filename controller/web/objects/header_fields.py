@@ -66,6 +66,18 @@ def passed(headers: Mapping[str, str], allowed: Iterable[str]) -> tuple[dict[str
     return found, next(wrong, "")
 
 
+def with_if_range(passed: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields for a storage, which knows no `If-Range` and would send a part of a file that has changed
+    meanwhile: if the range can be bound to the file by `If-Match` it is, and 412 then means that all of it is to be
+    sent; if not, all of it is asked for at once (RFC 9110 §13.1.5)."""
+    if "if-range" not in passed:
+        return dict(passed)
+    kept = {name: value for name, value in passed.items() if name != "if-range"}
+    if "range" in kept and passed["if-range"].startswith('"') and not CONDITIONS & kept.keys():
+        return {**kept, "if-match": passed["if-range"]}
+    return {name: value for name, value in kept.items() if name != "range"}
+
+
 def _idle(headers: Mapping[str, str], name: str) -> bool:
     """A digest that says that the body is framed is not idle: the frames would be stored as content."""
     return name in _IDLE and not (

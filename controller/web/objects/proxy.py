@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from typing import Final, TypeVar
 from urllib.parse import quote
 
@@ -264,11 +265,20 @@ class ObjectProxy:
         self, caller: CallerConnection, request: ObjectRequest, link: ObjectLink, access: StorageAccess
     ) -> None:
         passed = _fields(request, header_fields.GET_FIELDS)
+        asked = header_fields.with_if_range(passed)
         signer = Signer(access.access_key, access.secret_key, access.region)
         with self._requests.connected(
-            await self._requests.send(access, signer, "GET", link.bucket, link.key, "", passed), access
+            await self._requests.send(access, signer, "GET", link.bucket, link.key, "", asked), access
         ) as storage:
-            await self._give(caller, request, link, storage)
+            if asked == passed or storage.status != 412:
+                await self._give(caller, request, link, storage)
+                return
+            await whole(storage)
+        # The file is another one than the caller has a part of: all of it is sent.
+        headers = {
+            name: value for name, value in request.headers.items() if name not in ("range", "if-range")
+        }
+        await self._download(caller, replace(request, headers=headers), link, access)
 
     async def _give(
         self, caller: CallerConnection, request: ObjectRequest, link: ObjectLink, storage: UpstreamConnection

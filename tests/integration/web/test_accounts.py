@@ -125,6 +125,8 @@ def test_objects(container: Container) -> None:
     path = path_of(BUCKET, "g/é a+b")
     some = container.ask("GET", path, headers={"range": "bytes=1-3"})
     assert (some.status, some.body) == (206, content[1:4])
+    other = container.ask("GET", path, headers={"range": "bytes=1-3", "if-range": '"other"'})
+    assert (other.status, other.body) == (200, content)
     head = container.ask("HEAD", path)
     assert (head.status, head.headers["content-length"], head.body) == (200, str(len(content)), b"")
     assert container.ask("GET", path, headers={"if-none-match": found.headers["etag"]}).status == 304

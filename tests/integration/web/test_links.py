@@ -442,6 +442,20 @@ def test_a_file_has_a_type_although_its_upload_had_none(
     assert "sandbox" in reply.headers["content-security-policy"]
 
 
+@pytest.mark.parametrize("also", [{}, {"If-Unmodified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"}])
+def test_a_part_is_of_the_file_that_the_caller_has_begun_to_read(files: Files, also: dict[str, str]) -> None:
+    assert ask("PUT", put_link(files), b"first").status == 200
+    etag = ask("GET", get_link(files)).headers["etag"]
+    begun = {"Range": "bytes=1-2", "If-Range": etag, **also}
+    part = ask("GET", get_link(files), headers=begun)
+    assert (part.status, part.body) == ((200, b"first") if also else (206, b"ir"))
+    assert ask("PUT", put_link(files), b"other").status == 200
+    for condition in (etag, f"W/{etag}", "Fri, 01 Jan 2100 00:00:00 GMT"):
+        reply = ask("GET", get_link(files), headers={**begun, "If-Range": condition})
+        assert (reply.status, reply.body) == (200, b"other")
+        assert "content-range" not in reply.headers
+
+
 def test_what_is_stored_is_no_page_of_this_host(files: Files) -> None:
     assert ask("PUT", put_link(files), b"<script>", {"Content-Type": "text/html"}).status == 200
     reply = ask("GET", get_link(files))
