@@ -11,10 +11,11 @@ import pytest
 from controller.client.platform import Platform, ServerPlatform
 from controller.config import Settings
 from controller.domain.secret import Secret
-from controller.store import SqliteStore, open_guest_store, open_store
+from controller.store import SqliteStore, open_guest_store
 from controller.web.api.platform.stored import StoredPlatform
 from tests.contract.platform_contract import PlatformContract
 from tests.support.platform_server import PlatformServer, platform_server
+from tests.support.stores import open_store
 
 
 class TestOnTheHost(PlatformContract):

@@ -28,11 +28,12 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord
 from controller.encryption import SecretKeys
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.store.calls_file import CallFile
 from controller.store.names import CallerNameTable
 from controller.store.people import PeopleStore
 from tests.support.fake_objects import FakeObjects, FakeStorage
+from tests.support.stores import open_store
 
 KEY = new_key()
 OTHER_KEY = new_key()

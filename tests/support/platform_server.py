@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from controller.config import Settings
 from controller.domain.people.accounts import Scope
 from controller.domain.people.roles import Grant, Role
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.web.api.platform.live import LiveEndpoints
 from controller.web.app import create_app
 from controller.web.auth.browsers import OWN
@@ -25,6 +25,7 @@ from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
 from tests.support.faulty_server import FaultyHandler, FaultyServer, Orders
 from tests.support.people import add_person, make_token
+from tests.support.stores import open_store
 
 _KEPT = ("Authorization", "Content-Type", "X-Prichal", "Accept")
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from controller.config import Settings
 from controller.domain.names import ComponentName
 from controller.domain.runs.run import Run
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.web.api.runs.access import base_of, check_run, etag
 from controller.web.api.runs.documents import run_document
 from controller.web.api.runs.logs import PIECE, log_event, whole_lines
@@ -28,6 +28,7 @@ from tests.support.faulty_server import FaultyHandler, FaultyServer, Orders
 from tests.support.files_server import FilesServer
 from tests.support.gateway import APP
 from tests.support.runs import RunCaller, RunDriver, all_pipelines, make_pipeline, one_pipeline
+from tests.support.stores import open_store
 
 LOOK = 0.005  # seconds between two looks for news
 

@@ -18,10 +18,10 @@ from controller.config import load
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
-from controller.store import open_store
 from tests.integration.docker.test_build import build, containers, kill_while_it_builds, untagged
 from tests.support.engines import BASE_IMAGE
 from tests.support.image_lists import answering
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 from tests.unit.cli.conftest import Machine
 

@@ -17,11 +17,12 @@ from controller.domain.notifications.delivery import Fate
 from controller.domain.notifications.records import check_id
 from controller.domain.notifications.spec import Channel, NotificationSpec, Severity
 from controller.domain.reasons import Reason
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from tests.support.receivers import Receiver, receiver
 from tests.support.serve_runner import settings_of
 from tests.support.serving_processes import serving
 from tests.support.specs import make
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 APP, TEAM = AppName("demo"), ComponentName("team")

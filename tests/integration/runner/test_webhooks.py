@@ -14,11 +14,12 @@ from controller.domain.apps.spec import Webhook
 from controller.domain.names import AppName, ComponentName
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import cancel, new_run
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from tests.support.receivers import receiver
 from tests.support.serve_runner import settings_of
 from tests.support.serving_processes import serving
 from tests.support.specs import make
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 

@@ -25,11 +25,11 @@ from controller.domain.storage.box import BoxRecord
 from controller.domain.storage.keys import user_area
 from controller.ports import JobState, ObservedJob
 from controller.runner.runner import Runner
-from controller.store import open_store
 from tests.support.engines import BASE_IMAGE, MEBIBYTE
 from tests.support.fake_objects import FakeStorage
 from tests.support.serve_runner import deps_of, settings_of
 from tests.support.specs import make
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]

@@ -25,8 +25,9 @@ from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, BoxUsage, ObjectPage, PendingUpload, StorageAccess
 from controller.ports import Objects, Storage
 from controller.reconcile.box_usage import UsageScanner
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from tests.support.storage_servers import StorageServer, embedded_server, minio_binary, minio_server
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 APP, DATA = AppName("demo"), ComponentName("data")

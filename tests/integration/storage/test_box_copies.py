@@ -17,9 +17,9 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.storage.box import BoxRecord, BoxState, StoredObject
 from controller.ports import Objects
 from controller.reconcile.box_copies import BoxCopies, CopyMemory, CopyPace
-from controller.store import open_store
 from tests.support.engines import unique
 from tests.support.storage_worlds import World, a_world
+from tests.support.stores import open_store
 
 MEBIBYTE = 2**20
 #: A name with a slash may not begin with that of an object: behind the embedded storage are real folders.

@@ -26,8 +26,8 @@ from controller.daemon.wiring import build_storage, prepare_folders
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName, ComponentName
 from controller.domain.storage.box import BoxRecord, StorageAccess
-from controller.store import open_store
 from tests.support.ports import free_port
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 INSTANCE = "prichal"

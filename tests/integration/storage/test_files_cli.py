@@ -27,12 +27,12 @@ from controller.domain.routing.passwords import hash_token
 from controller.domain.secret import Secret
 from controller.domain.storage.addresses import BoxAddress, parse_address
 from controller.domain.storage.box import BoxRecord, StorageAccess
-from controller.store import open_store
 from tests.integration.web.conftest import Web, echo, serving
 from tests.support.files_server import composite
 from tests.support.gateway import APP, make_service
 from tests.support.serve_web import objects_address, settings_of
 from tests.support.storage_servers import StorageServer, embedded_server, minio_binary, minio_server
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]

@@ -15,12 +15,12 @@ import pytest
 from controller.domain.names import AppName, ComponentName
 from controller.domain.storage.accounts import component_secret
 from controller.domain.storage.box import BoxRecord, Part, StorageAccess
-from controller.store import open_store
 from tests.integration.web.conftest import echo, serving
 from tests.support.pages import ROOT, blocks
 from tests.support.platform import send
 from tests.support.serve_web import objects_address, settings_of
 from tests.support.storage_servers import embedded_server, minio_binary, minio_server
+from tests.support.stores import open_store
 
 PAGE = ROOT / "docs" / "reference" / "containers.md"
 REQUIREMENTS = Path(__file__).with_name("requirements-sdks.txt")

@@ -22,9 +22,10 @@ import pytest
 
 from controller.domain.routing.passwords import hash_password, hash_token
 from controller.domain.routing.routes import Route
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from tests.support.gateway import make_api, make_route
 from tests.support.serve_web import settings_of
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]

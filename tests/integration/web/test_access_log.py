@@ -6,8 +6,8 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-from controller.store import open_store
 from tests.support.serve_web import settings_of, with_web
+from tests.support.stores import open_store
 
 from .conftest import demo_route, echo, serving
 

@@ -27,10 +27,10 @@ from controller.domain.routing.routes import Route
 from controller.domain.runs.webhooks import Message
 from controller.serving.http1 import HttpResponse, problem_response
 from controller.serving.refusals import STATUSES, refusal_of
-from controller.store import open_store
 from tests.integration.web.conftest import Reply, Web, serving
 from tests.support.gateway import make_api, make_route
 from tests.support.serve_web import settings_of, with_web
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 ANN = {"Authorization": "Basic YW5uOnMzY3JldA=="}  # ann:s3cret

@@ -14,10 +14,10 @@ import pytest
 
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.passwords import hash_password
-from controller.store import open_store
 from tests.support.gateway import make_api, make_route
 from tests.support.pages import ROOT, blocks
 from tests.support.serve_web import settings_of
+from tests.support.stores import open_store
 
 from .conftest import Web, serving
 from .test_async_calls import Obedient, obedient

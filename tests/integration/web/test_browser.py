@@ -19,13 +19,13 @@ import pytest
 from controller.domain.names import AppName
 from controller.domain.people.accounts import SessionRecord
 from controller.domain.people.roles import Grant, Role
-from controller.store import open_store
 from controller.store.people import PeopleStore, SessionLimits
 from controller.web.auth.people import SESSION
 from tests.support.browser import DrivenBrowser, browser, browsing
 from tests.support.gateway import make_api, make_route
 from tests.support.people import add_person
 from tests.support.serve_web import settings_of, with_web
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 from .conftest import Web, echo, serving

@@ -17,7 +17,7 @@ from controller.adapters.objects import S3Objects
 from controller.config import Settings
 from controller.domain.apps.status import RepositoryRecord
 from controller.domain.routing.routes import ServiceKind
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.web.api.platform import live
 from controller.web.app import create_app
 from controller.web.gateway.router import METHODS_OF, PATTERNS
@@ -28,6 +28,7 @@ from controller.web.storage import StorageClient
 from tests.support.gateway import APP, make_api, make_route, make_service
 from tests.support.runs import all_pipelines, make_pipeline, one_pipeline
 from tests.support.serve_web import settings_of
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 from tests.unit.serving.server import ECHO, Server, text
 

@@ -25,10 +25,10 @@ from controller.domain.names import ComponentName
 from controller.domain.routing.passwords import hash_password, hash_token
 from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.domain.storage.keys import user_area
-from controller.store import open_store
 from tests.support.gateway import APP, make_service
 from tests.support.serve_web import objects_address, settings_of
 from tests.support.storage_servers import StorageServer, embedded_server, minio_binary, minio_server
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 from .conftest import Reply, Web, echo, serving

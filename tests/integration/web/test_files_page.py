@@ -17,11 +17,11 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.passwords import hash_password
 from controller.domain.routing.routes import Service, ServiceKind
 from controller.domain.storage.box import BoxRecord, StorageAccess
-from controller.store import open_store
 from tests.support.gateway import make_api
 from tests.support.pages import ROOT, Block, blocks
 from tests.support.serve_web import objects_address, settings_of
 from tests.support.storage_servers import embedded_server
+from tests.support.stores import open_store
 
 from .conftest import Web, echo, serving
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from controller.store import open_store
 from controller.store.people import PeopleStore
 from tests.support.browser import DrivenBrowser, browser
 from tests.support.issuer import make_certificate
 from tests.support.serve_web import settings_of, with_web
+from tests.support.stores import open_store
 from tests.support.tls_proxy import tls_proxy
 from tests.support.waiting import wait_for
 

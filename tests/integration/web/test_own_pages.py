@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.store import open_store
 from tests.support.serve_web import settings_of, with_web
+from tests.support.stores import open_store
 
 from .conftest import Web, demo_route, echo, serving
 

@@ -18,10 +18,10 @@ import pytest
 from controller.cli.exits import Exit
 from controller.domain.routing.passwords import hash_token
 from controller.domain.runs.run import RunState
-from controller.store import open_store
 from tests.support.gateway import APP
 from tests.support.runs import RunDriver, all_pipelines, make_pipeline, one_pipeline
 from tests.support.serve_web import settings_of
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 from .conftest import ROOT, Web, echo, serving

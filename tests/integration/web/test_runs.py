@@ -25,12 +25,12 @@ from controller.domain.routing.passwords import hash_password, hash_token
 from controller.domain.runs.run import RunState
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, StorageAccess
-from controller.store import open_store
 from controller.web.api.runs.live import LIMIT
 from tests.support.events import Event, parse_events
 from tests.support.gateway import APP, make_service
 from tests.support.runs import RunDriver, all_pipelines, make_pipeline, one_pipeline, runs_of
 from tests.support.serve_web import settings_of
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 from .conftest import Reply, Web, echo, serving

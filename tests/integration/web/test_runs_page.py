@@ -22,12 +22,13 @@ from controller.domain.routing.routes import Service, ServiceKind
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunState
 from controller.ports import RunLimits
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from tests.support.gateway import make_api
 from tests.support.pages import ROOT, blocks
 from tests.support.runs import RunDriver
 from tests.support.serve_web import settings_of
 from tests.support.specs import make
+from tests.support.stores import open_store
 
 from .conftest import Web, echo, serving
 from .test_files_page import run

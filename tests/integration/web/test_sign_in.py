@@ -14,11 +14,11 @@ import pytest
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName
 from controller.domain.people.roles import Grant, Role
-from controller.store import open_store
 from controller.store.people import LINK, PeopleStore
 from tests.support.browser import DrivenBrowser, browser
 from tests.support.people import add_person, add_token
 from tests.support.serve_web import settings_of, with_web
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 from .conftest import Web, demo_route, echo, serving

@@ -25,10 +25,10 @@ from controller.domain.apps.spec import CorsSpec
 from controller.domain.names import AppName
 from controller.domain.routing.passwords import hash_token
 from controller.domain.routing.routes import Route
-from controller.store import open_store
 from tests.support.gateway import make_api
 from tests.support.serve_web import settings_of, with_web
 from tests.support.socket_server import SocketComponent
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 from .conftest import ROOT, Web, demo_route, echo, serving

@@ -26,11 +26,11 @@ from controller.adapters.objects import S3Objects
 from controller.domain.names import ComponentName
 from controller.domain.routing.passwords import hash_password
 from controller.domain.storage.box import BoxRecord, StorageAccess
-from controller.store import open_store
 from tests.integration.web.conftest import Reply, Web, echo
 from tests.support.gateway import APP, make_api, make_route
 from tests.support.serve_web import settings_of
 from tests.support.storage_servers import StorageServer, embedded_server, minio_binary, minio_server
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 from tests.unit.serving.server import Server
 

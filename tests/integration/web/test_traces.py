@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from controller.domain.traces import read_context
-from controller.store import open_store
 from tests.support.otlp import OtlpReceiver, otlp_receiver
 from tests.support.serve_web import settings_of, with_web
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 from .conftest import Web, demo_route, echo, serving

@@ -40,7 +40,7 @@ from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import StoredObject
 from controller.ports import SourceFile
-from controller.store import open_guest_store, open_store
+from controller.store import open_guest_store
 from controller.store.backup_record import load_record
 from controller.store.codec import encode
 from controller.store.people import PeopleStore
@@ -61,6 +61,7 @@ from tests.support.backups import (
 )
 from tests.support.fake_objects import FakeObjects, FakeStorage
 from tests.support.pages import ROOT
+from tests.support.stores import open_store
 
 IDENTITIES = (KEY.identity,)
 

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from controller.cli.main import main
 from controller.domain.apps import requests
 from controller.domain.apps.requests import ReconcileRequest
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
+from tests.support.stores import open_store
 from tests.support.wire_format import deviations
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from controller.store import open_store
+from tests.support.stores import open_store
 from tests.unit.cli.conftest import Machine
 
 

@@ -12,8 +12,8 @@ from controller.cli.exits import Exit
 from controller.config import load
 from controller.daemon.instance_key import instance_key
 from controller.daemon.wiring import prepare_folders
-from controller.store import open_store
 from controller.store.backup_record import load_record
+from tests.support.stores import open_store
 from tests.unit.cli.conftest import Machine
 
 

@@ -22,8 +22,9 @@ from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.web.api.platform.stored import StoredPlatform
+from tests.support.stores import open_store
 from tests.unit.cli.conftest import Machine
 
 #: Together they take seconds.

@@ -15,10 +15,11 @@ from controller.domain.gpu_devices import GpuDevice, GpuReport
 from controller.domain.names import AppName, ComponentName
 from controller.domain.runs.gpus import Lease
 from controller.reconcile.gpu_leases import GpuLeases
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.web.gpus import written_report
 from tests.support.clock import FakeClock
 from tests.support.fake_engine import FakeEngine
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 NOW = 1000.0

@@ -19,9 +19,10 @@ from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Transient
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
-from controller.store import SqliteStore, open_guest_store, open_store
+from controller.store import SqliteStore, open_guest_store
 from controller.store.image_lists import KEEP, MOST_WAITING
 from tests.support.image_lists import ListedImages, kept
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 DEMO = AppName("demo")

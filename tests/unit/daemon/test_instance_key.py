@@ -23,7 +23,8 @@ from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.encryption import SecretKeys
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
+from tests.support.stores import open_store
 
 DEMO = AppName("demo")
 NEXT = "instance.key.next"

@@ -15,8 +15,9 @@ from controller.daemon.last_fault import LastFault
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import PLATFORM, AppName, ComponentName
-from controller.store import open_guest_store, open_store
+from controller.store import open_guest_store
 from controller.store.sqlite import shared_path
+from tests.support.stores import open_store
 
 DEMO = AppName("demo")
 

@@ -22,13 +22,13 @@ from controller.encryption import SecretKeys
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.platform import PlatformReconciler
-from controller.store import open_store
 from tests.support.clock import FakeClock
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_objects import FakeStorage
 from tests.support.fake_prober import FakeProber
 from tests.support.fake_sources import FakeSources
 from tests.support.sops_files import encrypted_document, some_keys
+from tests.support.stores import open_store
 
 VERSION = "unified-platform.cs.hse.ru/v1"
 VALUE = "planted-value-of-a-secret"

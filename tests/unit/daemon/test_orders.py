@@ -19,9 +19,10 @@ from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.people.roles import Grant, Role
 from controller.domain.reasons import Reason
 from controller.domain.storage.box import BoxRecord
-from controller.store import open_guest_store, open_store
+from controller.store import open_guest_store
 from controller.templates.asking import NewApp, creation, deletion
 from tests.support.ordering import QUOTA, Host, settings_in
+from tests.support.stores import open_store
 
 #: Together they take seconds.
 pytestmark = pytest.mark.slow

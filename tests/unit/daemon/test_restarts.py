@@ -16,7 +16,7 @@ from controller.daemon import run
 from controller.daemon.restarts import RestartLog
 from controller.domain.names import PLATFORM
 from controller.guards import GuardedGroup
-from controller.store import open_store
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "operations.md"

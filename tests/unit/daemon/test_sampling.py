@@ -16,12 +16,13 @@ from controller.domain.apps.status import AppStatus, ComponentStatus
 from controller.domain.gpu_devices import GpuDevice, GpuReport
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Api, Route
-from controller.store import SqliteStore, open_store, request_metrics
+from controller.store import SqliteStore, request_metrics
 from controller.store.request_metrics import RequestMetrics
 from tests.support.clock import FakeClock
 from tests.support.engines import name_of, own_server_workload
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_prober import FakeProber
+from tests.support.stores import open_store
 
 DEMO, WEB = AppName("demo"), ComponentName("web")
 IMAGE = "image:1"

@@ -19,9 +19,9 @@ from controller.domain.apps.orders import OrderState
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
 from controller.domain.templates import TemplateRecord
-from controller.store import open_store
 from tests.support.clock import FakeClock
 from tests.support.ordering import Host, settings_in
+from tests.support.stores import open_store
 
 HEAD = b"title: {en: Lab, ru: \xd0\x9b}\ntext: {en: Of the lab, ru: \xd0\x9b}\n"
 FILE, EXECUTABLE, LINK, FOLDER, MODULE = "100644", "100755", "120000", "40000", "160000"

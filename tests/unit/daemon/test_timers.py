@@ -18,11 +18,12 @@ from controller.domain.apps.spec import GitRef, PlatformAppSpec, PlatformSpec, R
 from controller.domain.names import PLATFORM, AppName, RepositoryName
 from controller.guards import GuardedGroup
 from controller.reconcile.catalog import PlatformCatalog
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from tests.support.failing import BUGS, Faults, failing_store
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_sources import FakeSources
 from tests.support.specs import make
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 ONE, TWO = AppName("one"), AppName("two")

@@ -25,7 +25,7 @@ from controller.domain.text import (
     printable,
     storable,
 )
-from controller.store import open_store
+from tests.support.stores import open_store
 
 anything = st.text(st.characters(), max_size=30) | st.binary(max_size=30).map(
     lambda raw: raw.decode("utf-8", "surrogateescape")

@@ -33,7 +33,6 @@ from controller.domain.secret import Secret
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.reconciliation import reconcile
-from controller.store import open_store
 from tests.support.clock import FakeClock
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_objects import FakeStorage
@@ -41,6 +40,7 @@ from tests.support.fake_prober import FakeProber
 from tests.support.fake_sources import FakeSources
 from tests.support.invariants import check_invariants
 from tests.support.specs import make
+from tests.support.stores import open_store
 
 API_VERSION = "unified-platform.cs.hse.ru/v1"
 APP = AppName("demo")

@@ -45,9 +45,10 @@ from controller.reconcile.box_usage import (
     most_due,
     next_look,
 )
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from tests.support.clock import FakeClock
 from tests.support.failing import BUGS, Faults, failing_store
+from tests.support.stores import open_store
 
 #: Together they take seconds.
 pytestmark = pytest.mark.slow

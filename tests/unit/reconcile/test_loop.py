@@ -18,8 +18,9 @@ from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.reconcile.deps import PassOutcome
 from controller.reconcile.loop import ControlLoop
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from tests.support.failing import BUGS, Faults, failing_store
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 A, B = AppName("a"), AppName("b")

@@ -28,11 +28,11 @@ from controller.domain.storage.keys import user_area
 from controller.ports import Job, JobMount, JobState, ObservedJob
 from controller.runner.deps import RunnerDeps
 from controller.runner.runner import Runner
-from controller.store import open_store
 from tests.support.clock import FakeClock, TickingClock
 from tests.support.fake_jobs import FakeJobs
 from tests.support.fake_objects import FakeStorage
 from tests.support.specs import make
+from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
 APP = AppName("demo")

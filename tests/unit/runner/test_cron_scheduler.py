@@ -18,9 +18,10 @@ from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import AreaKind, Run, RunCause, RunState
 from controller.ports import RunLimits
 from controller.runner.cron_scheduler import CronScheduler
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from tests.support.clock import FakeClock
 from tests.support.specs import make
+from tests.support.stores import open_store
 
 APP, TRAIN = AppName("demo"), ComponentName("train")
 MINUTE = 60.0

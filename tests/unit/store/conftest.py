@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
+from tests.support.stores import open_store
 
 
 class HandClock:

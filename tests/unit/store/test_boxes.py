@@ -17,7 +17,8 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Api, Route, Service, ServiceKind
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, BoxState, BoxUsage, PendingUpload, StorageAccess
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
+from tests.support.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,10 +16,11 @@ from controller.domain.errors import Transient
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.async_calls import AsyncCall, CallState, EndedCall
 from controller.ports import WebhookUnderWay
-from controller.store import SqliteStore, open_guest_store, open_store
+from controller.store import SqliteStore, open_guest_store
 from controller.store import webhooks as webhook_table
 from controller.store.codec import encode
 from tests.support.gateway import make_route
+from tests.support.stores import open_store
 
 CALL = AsyncCall(
     "0f" * 16,

@@ -17,8 +17,9 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Route
 from controller.domain.text import MAX_MESSAGE
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.store.events import MOST_TEXT
+from tests.support.stores import open_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from controller.domain.apps.requests import Outcome, RequestState, Trigger
 from controller.domain.names import AppName
-from controller.store import open_store
+from tests.support.stores import open_store
 
 apps = st.sampled_from([AppName("a"), AppName("b"), AppName("c")])
 reasons = st.sampled_from(["poll", "webhook", "drift", "manual"])

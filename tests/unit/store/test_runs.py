@@ -17,9 +17,10 @@ from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.domain.runs.run import Run, RunCause, RunCount, RunFilter, RunInput, RunState, new_run
 from controller.ports import QueueLimits, RunLimits
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.store import runs as runs_table
 from tests.support.specs import make
+from tests.support.stores import open_store
 
 DEMO = AppName("demo")
 TRAIN = ComponentName("train")

@@ -21,8 +21,9 @@ from controller.domain.runs.run import Run, RunState, cancel, new_run
 from controller.domain.runs.steps import FinishRun, finish
 from controller.domain.runs.webhooks import LONGEST
 from controller.ports import WebhookUnderWay
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from tests.support.specs import make
+from tests.support.stores import open_store
 
 DEMO, NOBODY = AppName("demo"), WebhookUnderWay()
 URL, OTHER = "https://example.org/a", "https://example.net/b"

@@ -9,9 +9,10 @@ from flask import Response, request, request_finished
 from controller.config import Settings, WebSettings
 from controller.domain.secret import Secret
 from controller.domain.storage.box import StorageAccess
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
+from tests.support.stores import open_store
 from tests.support.wire_format import deviations
 
 ACCESS = StorageAccess("http://127.0.0.1:9000", "https://files.example.org", "web", Secret("letmein-storage"))

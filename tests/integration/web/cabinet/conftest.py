@@ -13,7 +13,6 @@ import pytest
 from controller.domain.people.roles import Grant, Role
 from controller.domain.storage.box import StorageAccess
 from controller.kept_logs import BUILDS
-from controller.store import open_store
 from controller.store.people import PeopleStore
 from tests.integration.web.conftest import Web, echo, serving
 from tests.support.browser import browser
@@ -22,6 +21,7 @@ from tests.support.people import add_person
 from tests.support.recorded import EXAMINED, record, record_files
 from tests.support.serve_web import objects_address, settings_of, with_web
 from tests.support.storage_servers import StorageServer, embedded_server
+from tests.support.stores import open_store
 
 
 @contextmanager

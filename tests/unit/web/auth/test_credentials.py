@@ -18,7 +18,6 @@ from controller.domain.apps.status import AppStatus, ComponentStatus
 from controller.domain.names import AppName
 from controller.domain.people.accounts import SessionRecord
 from controller.domain.people.roles import Act, Grant, Role
-from controller.store import open_store
 from controller.store.people import PeopleStore, SessionLimits, digest_of
 from controller.web.app import create_app
 from controller.web.auth.attempts import BY_ADDRESS, BY_NAME
@@ -30,6 +29,7 @@ from controller.web.problems import ProblemKind, RequestRefused
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
 from tests.support.people import WINDOW, add_person, add_token, make_token
+from tests.support.stores import open_store
 from tests.unit.web.auth.test_rules import FLASK_RULES, MODEL, OTHER, OWN, PEOPLE, paths
 
 LIMITS = SessionLimits(idle=12 * 3600.0, lifetime=7 * 86400.0)

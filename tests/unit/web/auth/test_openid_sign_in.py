@@ -17,7 +17,7 @@ from controller.config import OpenIdIssuer, Settings, SignInSettings, WebSetting
 from controller.domain.people.openid import GroupRole
 from controller.domain.people.roles import Grant, Role
 from controller.domain.secret import Secret
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.store.people import PeopleStore
 from controller.web.app import create_app
 from controller.web.auth.attempts import BY_NAME
@@ -30,6 +30,7 @@ from tests.support.fake_objects import FakeObjects
 from tests.support.issuer import claims_of, forged, sign, signing_key
 from tests.support.openid_provider import CLIENT, KEY, SECRET, OpenIdProvider, Request, openid_provider
 from tests.support.people import Browser, add_person, add_token, hidden
+from tests.support.stores import open_store
 
 #: Together they take seconds.
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from controller.domain.people.accounts import Scope
 from controller.domain.people.roles import OF_APP, Act, Grant, Role
 from controller.domain.runs.run import new_run, new_run_id
 from controller.domain.storage.box import BoxRecord
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.store.people import PeopleStore
 from controller.web.api.platform import live
 from controller.web.app import create_app
@@ -30,6 +30,7 @@ from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
 from tests.support.people import WINDOW, Browser, add_person, add_token, make_token
 from tests.support.runs import TRAIN, make_pipeline
+from tests.support.stores import open_store
 
 OWN, OTHER = "demo", "other"
 MODEL = ComponentName("model")

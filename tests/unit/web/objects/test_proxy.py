@@ -18,7 +18,7 @@ from controller.domain.storage.accounts import component_secret
 from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.domain.storage.links import ObjectLink, link_key, path_of
 from controller.domain.storage.sigv4 import UNSIGNED, Signer
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.tracing import OFF, SpanKind, Tracer
 from controller.web.gateway.shares import WorkerShares
 from controller.web.objects.caller import CallerConnection
@@ -26,6 +26,7 @@ from controller.web.objects.proxy import ObjectProxy
 from controller.web.storage import StorageClient
 from tests.integration.web.checksums import CHECKSUMS, checksum
 from tests.support.fake_objects import FakeObjects
+from tests.support.stores import open_store
 from tests.support.tracing import KeptSpans
 
 BUCKET, KEY, ACCOUNT = "prichal.demo.data", "users/ann/file_groups/g/f", "prichal.demo.0123456789ab"

@@ -16,11 +16,12 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.storage.box import Arrival, BoxRecord, Part, PendingUpload
 from controller.domain.storage.links import ObjectLink
 from controller.ports import Boxes
-from controller.store import SqliteStore, open_store
+from controller.store import SqliteStore
 from controller.web.objects.reservations import Reservations, together
 from controller.web.problems import ProblemKind, RequestRefused
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeStorage
+from tests.support.stores import open_store
 
 BUCKET, KEY = "prichal.demo.data", "users/ann/file_groups/g/f"
 CAPACITY, NOW = 100, 1000.0

@@ -13,7 +13,6 @@ from flask import Flask
 
 from controller.config import Settings
 from controller.domain.people.roles import Grant, Role
-from controller.store import open_store
 from controller.store.device_logins import MOST_EACH
 from controller.store.people import MOST_TOKENS, PeopleStore
 from controller.web.app import create_app
@@ -22,6 +21,7 @@ from controller.web.pages.device import plain_code
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
 from tests.support.people import Browser, add_person, add_token, hidden
+from tests.support.stores import open_store
 
 #: Together they take seconds.
 pytestmark = pytest.mark.slow

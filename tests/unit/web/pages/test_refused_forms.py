@@ -19,7 +19,6 @@ from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.domain.storage.keys import user_area
 from controller.encryption import SecretKeys
-from controller.store import open_store
 from controller.web.app import create_app
 from controller.web.auth.rules import RULES
 from controller.web.auth.sign_in import SharedAttempts
@@ -29,6 +28,7 @@ from tests.support.fake_objects import FakeObjects
 from tests.support.ordering import settings_in
 from tests.support.people import Browser, add_person, hidden
 from tests.support.runs import make_pipeline
+from tests.support.stores import open_store
 
 #: Together they take seconds.
 pytestmark = pytest.mark.slow

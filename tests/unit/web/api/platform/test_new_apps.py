@@ -15,12 +15,12 @@ from controller.domain.names import AppName
 from controller.domain.people.accounts import Scope
 from controller.domain.people.roles import Grant, Role
 from controller.domain.templates import TemplateRecord
-from controller.store import open_store
 from controller.web.app import create_app
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
 from tests.support.ordering import Host, settings_in
 from tests.support.people import add_person, add_token
+from tests.support.stores import open_store
 
 #: Together they take seconds.
 pytestmark = pytest.mark.slow
