@@ -1,13 +1,17 @@
-"""What holds for every test: signals that a background job ignores, where its files are, and the last resort against
-a test that hangs."""
+"""What holds for every test: signals that a background job ignores, where its files are, the last resort against a test
+that hangs, and the end of what a failed one has left open."""
 
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import shutil
 import signal
+import sys
 import time
+import warnings
+from collections.abc import Generator
 
 import hypothesis
 import pytest
@@ -23,6 +27,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatabl
 os.environ["LC_ALL"] = "C.UTF-8"
 #: Thousands of databases and repositories of tests wait for no disk where memory has room for them.
 MEMORY, ROOM = "/dev/shm", 8 * 2**30
+FAILED = pytest.StashKey[bool]()
 GRACE = 4.0  # seconds at least that a test which has timed out may take to clean up
 
 
@@ -41,13 +46,34 @@ def _restore_signals() -> None:
             signal.signal(number, lambda *_: None)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """A test that hangs is interrupted by a signal (`timeout_method` in setup.cfg). Where Python code does not get to
     handle it, this process prints the stacks of its threads and exits: pytest-xdist reports this one test as failed
     and goes on with the others in a new process."""
     marker = item.get_closest_marker("timeout")
     _LAST_RESORT.cover(float(marker.args[0] if marker and marker.args else item.config.getini("timeout")))
+    try:
+        return (yield)
+    finally:
+        if item.stash.get(FAILED, False):
+            _discard_leftovers()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[FAILED] = report.failed or item.stash.get(FAILED, False)
+    return report
+
+
+def _discard_leftovers() -> None:
+    """Close what a failed test has left open: it was not to blame for its failure. Its variables live as long as its
+    traceback, which Python keeps until the next test, and that one would fail by the warnings."""
+    sys.last_value = sys.last_traceback = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 def pytest_unconfigure() -> None:

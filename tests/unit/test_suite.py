@@ -1,5 +1,5 @@
-"""The promises of the test suite: a test that hangs fails alone, background jobs test the same as others, and browsers
-are not disturbed by containers of other tests."""
+"""The promises of the test suite: a test that hangs or leaves something open fails alone, background jobs test the same
+as others, and browsers are not disturbed by containers of other tests."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def test_that_no_signal_reaches():
 
 def test_that_is_well():
     pass
+"""
+LEAKING = """
+import socket
+
+def test_that_fails():
+    left = socket.create_server(("127.0.0.1", 0))
+    assert left is None
+
+def test_that_is_well():
+    import gc
+    gc.collect()
 """
 SIGNALS = """
 import subprocess
@@ -74,6 +85,12 @@ def test_a_test_that_hangs_fails_alone(tmp_path: Path) -> None:
     assert re.search(r"FAILED .*::test_that_waits", output), output
     assert re.search(r"FAILED .*::test_that_no_signal_reaches", output), output
     assert "2 failed, 1 passed" in output, output
+
+
+@pytest.mark.slow
+def test_sockets_that_a_failed_test_leaves_open_fail_no_other(tmp_path: Path) -> None:
+    output = run(tmp_path, LEAKING)
+    assert "1 failed, 1 passed" in output, output
 
 
 @pytest.mark.slow
