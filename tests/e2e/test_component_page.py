@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from controller.domain.people.roles import Grant, Role
 from controller.store.people import PeopleStore
@@ -159,7 +160,7 @@ def tries_a_picture(page: Page) -> None:
     assert page.locator("[data-result] [role=alert]").all_inner_texts() == []
     page.wait_for_selector("[data-result] img.shown")
     wait_for(lambda: page.locator("img.shown").evaluate("one => one.naturalWidth") == 8)
-    assert page.locator("[data-said]").inner_text().startswith("200 · ")
+    expect(page.locator("[data-said]")).to_contain_text(re.compile("^200 · "))
     assert page.locator("[data-result] td.number").all_inner_texts() == ["2", "4", "6", "9"]
     assert "none" in page.locator("[data-result] pre").all_inner_texts()
 
@@ -174,7 +175,7 @@ def shows_what_is_wrong(page: Page) -> None:
     ):
         table.fill(text)
         page.locator("[data-send]").click()
-        assert told in page.locator("[data-result] [role=alert]").inner_text()
+        expect(page.locator("[data-result] [role=alert]")).to_contain_text(told)
 
 
 def gives_texts_that_run(page: Page) -> None:
@@ -192,13 +193,13 @@ def gives_texts_that_run(page: Page) -> None:
 
 
 def charts_are_drawn(page: Page) -> None:
-    page.wait_for_selector("[data-charts][data-drawn]", timeout=60_000)
+    page.wait_for_selector("[data-charts][data-drawn]")
     wait_for(
         lambda: page.locator("figure[data-chart=memory] path").get_attribute("d") not in (None, "M0 0"),
         limit=60,
     )
     page.locator("figure[data-chart=memory] summary").click()
-    assert page.locator("figure[data-chart=memory] tbody tr").count() == 12
+    expect(page.locator("figure[data-chart=memory] tbody tr")).to_have_count(12)
 
 
 def ends_with_the_session(cabinet: Cabinet, page: Page) -> None:

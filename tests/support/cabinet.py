@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from controller.domain.apps.branch_previews import BranchPreviews
 from controller.domain.names import AppName
 from controller.domain.people.accounts import SessionRecord
-from controller.store import open_store
 from controller.store.people import PeopleStore, SessionLimits
 from controller.web.auth.people import SESSION
 from controller.web.pages.languages import COOKIE
@@ -28,10 +27,12 @@ from tests.support import recorded
 from tests.support.branch_previews import record_previews
 from tests.support.browser import browser
 from tests.support.serve_web import settings_of
+from tests.support.stores import open_store
 
 LIMITS: Final = SessionLimits(3600.0, 86400.0)
 DESKTOP: Final = {"width": 1280, "height": 800}
 PHONE: Final = {"width": 360, "height": 740}
+PATIENCE: Final = 60_000  # milliseconds within which a page is as expected, also on a busy machine
 #: Route -> address, and who looks: "boss" is an administrator, "" is nobody.
 PAGES: Final[Mapping[str, tuple[str, str]]] = {
     "/-/": ("/-/", "boss"),
@@ -104,7 +105,7 @@ class Cabinet:
             reduced_motion="reduce",
         )
         try:
-            context.set_default_timeout(20_000)
+            context.set_default_timeout(PATIENCE)
             if who:
                 context.add_cookies([self._cookie(SESSION, self.session(who))])
             page = context.new_page()
@@ -146,6 +147,7 @@ class Cabinet:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(
             executable_path=browser(), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]

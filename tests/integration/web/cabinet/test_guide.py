@@ -112,7 +112,7 @@ def find(guide: Guide, page: Page) -> None:
     guide.fill("Search by name or repository", "demo")
     guide.press("Search")
     page.get_by_role("link", name=re.compile("^ready ")).click()
-    assert "state=ready" in page.url
+    page.wait_for_url("**state=ready**")
     page.get_by_role("link", name=re.compile("^all ")).click()
     for state in ("all", "ready"):
         guide._left.discard(state)

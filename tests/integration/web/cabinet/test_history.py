@@ -8,6 +8,7 @@ from controller.domain.names import AppName
 from tests.integration.web.conftest import Web
 from tests.support.cabinet import Cabinet, Look, faults
 from tests.support.recorded import GOOD, REVISION
+from tests.support.waiting import wait_for
 
 APP = AppName("demo-colors")
 
@@ -26,7 +27,7 @@ def test_back_to_an_earlier_commit_and_on_again(cabinet: Cabinet, platform: Web)
         assert faults(page) == []
         page.locator("details.sure[open] button").click()
         expect(page.get_by_role("status")).to_contain_text("goes back to the earlier revision")
-        rollback = platform.store.apps.status(APP).rollback
+        rollback = wait_for(lambda: platform.store.apps.status(APP).rollback)
         assert rollback is not None
         assert (rollback.revision, rollback.replaced, rollback.by) == (GOOD, REVISION, "maker")
         expect(page.locator("dl.facts")).to_contain_text(f"{GOOD[:12]}, maker")
@@ -35,7 +36,7 @@ def test_back_to_an_earlier_commit_and_on_again(cabinet: Cabinet, platform: Web)
         page.locator("summary", has_text="Resume").click()
         page.locator("details.sure[open] button").click()
         expect(page.get_by_role("status")).to_contain_text("follows Git again")
-        assert platform.store.apps.status(APP).rollback is None
+        wait_for(lambda: platform.store.apps.status(APP).rollback is None)
     acts = [(act.act, act.detail) for act in cabinet.people.acts(10, "maker")]
     assert ("rollback", f"to {GOOD[:12]}") in acts
 

@@ -109,7 +109,7 @@ def test_a_button_does_what_it_says_and_the_page_says_so_once(cabinet: Cabinet, 
         expect(page.get_by_role("status")).to_have_count(0)
         page.get_by_role("button", name="Resume").click()
         expect(page.get_by_role("status")).to_contain_text("follows Git again")
-        assert not platform.store.apps.status(APP).suspended
+        wait_for(lambda: not platform.store.apps.status(APP).suspended)
         page.go_back()
         expect(page.get_by_role("heading", name=APP)).to_be_visible()
 

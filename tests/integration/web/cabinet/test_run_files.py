@@ -205,9 +205,9 @@ def test_the_storage_is_down_while_the_page_is_open(cabinet: Cabinet, platform: 
     with cabinet.window("maker") as page:
         with storage_down(platform):
             cabinet.open(page, f"{PIPELINE}/runs/{run.id}")
-            expect(page.get_by_text("Files cannot be reached").first).to_be_visible(timeout=60_000)
+            expect(page.get_by_text("Files cannot be reached").first).to_be_visible()
             expect(page.get_by_role("heading", name=run.id)).to_be_visible()
-        expect(page.get_by_role("link", name=NAME, exact=True)).to_be_visible(timeout=60_000)
+        expect(page.get_by_role("link", name=NAME, exact=True)).to_be_visible()
     cabinet.complaints()  # the browser writes down that the answer was 503
 
 

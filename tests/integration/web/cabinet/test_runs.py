@@ -15,6 +15,7 @@ from tests.integration.web.conftest import Web
 from tests.support.cabinet import Cabinet
 from tests.support.recorded import FAILED, RUNNING
 from tests.support.serve_web import settings_of
+from tests.support.waiting import wait_for
 
 APP = AppName("demo-colors")
 PIPELINE = "/-/apps/demo-colors/pipelines/train"
@@ -50,7 +51,7 @@ def test_a_run_is_started_with_its_inputs_and_canceled(cabinet: Cabinet, platfor
         page.locator("summary", has_text="Cancel").click()
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator(".badge").first).to_have_text("being canceled")
-        assert stored(platform, id).state is RunState.CANCELING
+        wait_for(lambda: stored(platform, id).state is RunState.CANCELING)
 
 
 def test_a_log_is_shown_as_it_grows_and_searched(cabinet: Cabinet, platform: Web) -> None:

@@ -16,6 +16,7 @@ from tests.integration.web.conftest import Web
 from tests.support import many_runs
 from tests.support.cabinet import Cabinet, Look, faults
 from tests.support.recorded import HOSTILE, colors
+from tests.support.waiting import wait_for
 
 
 @pytest.mark.parametrize(("path", "who", "status", "title"), [
@@ -122,7 +123,7 @@ def test_a_thousand_apps(cabinet: Cabinet, platform: Web) -> None:
             expect(page.get_by_role("link", name="many-0000")).to_be_visible()
             page.locator("#q").fill("many-0999")
             page.get_by_role("button", name="Search").click()
-            assert page.locator("tbody tr").count() == 1
+            expect(page.locator("tbody tr")).to_have_count(1)
             cabinet.open(page, "/-/?q=many-&page=999")
             expect(page.get_by_role("link", name="many-0999")).to_be_visible()
     finally:
@@ -176,6 +177,6 @@ def test_a_new_person_gets_a_link_and_a_role(cabinet: Cabinet, platform: Web) ->
         row.get_by_text("Remove", exact=True).first.click()
         row.locator("details[open] button.bad").click()
         expect(page.get_by_role("status")).to_contain_text("account is removed")
-        assert "newcomer" not in [each.name for each in cabinet.people.accounts()]
+        wait_for(lambda: "newcomer" not in [each.name for each in cabinet.people.accounts()])
     told = [entry.act for entry in cabinet.people.acts(4, "boss")]
     assert told[:3] == ["user rm", "role add", "user add"]

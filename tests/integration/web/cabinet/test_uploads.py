@@ -50,7 +50,7 @@ def row(page: Page, path: str) -> Locator:
 
 
 def says(page: Page, path: str, text: str) -> None:
-    expect(row(page, path)).to_contain_text(text, timeout=60_000)  # a busy machine sends slowly
+    expect(row(page, path)).to_contain_text(text)
 
 
 @contextmanager
@@ -310,7 +310,7 @@ def test_rows_of_uploads_are_for_everybody(cabinet: Cabinet, large: Path) -> Non
             cabinet.open(page, f"{BOX}/look-{number}/")
             page.route("**partNumber=2&**", lambda route: route.abort())
             page.locator("#chosen").set_input_files(large)
-            expect(page.locator("[data-uploads] li")).to_contain_text("%", timeout=60_000)
+            expect(page.locator("[data-uploads] li")).to_contain_text("%")
             assert faults(page) == []
             cabinet.open(page, f"{BOX}/look-{number}/")
             assert page.locator("[data-unfinished]").count() == 1
