@@ -25,7 +25,7 @@ from controller.domain.storage.box import BoxRecord, BoxState, PendingUpload
 from controller.store import SqliteStore, request_metrics
 from controller.store.request_metrics import RequestMetrics, WaitReason
 from controller.web.api.platform.status import FRESH
-from controller.web.app import create_app
+from controller.web.app import LazyRule, create_app
 from controller.web.context import people_context
 from controller.web.storage import StorageClient
 from tests.support.gateway import APP, make_api, make_route
@@ -707,3 +707,14 @@ def test_a_damaged_store_is_a_problem_to_try_again(
     settings.database.write_bytes(b"not a database " * 1000)
     document = problem(send(client, GENERIC), 503)
     assert document["retryAfter"] > 0
+
+
+def test_addresses_of_rules_are_compiled_when_they_are_asked_for(
+    store: SqliteStore, settings: Settings, storage: StorageClient
+) -> None:
+    rules = list(create_app(store, settings, storage).url_map.iter_rules())
+    assert {type(rule) for rule in rules} == {LazyRule}
+    assert {rule._build_unknown.__name__ for rule in rules} == {"build"}, "Werkzeug compiled some itself"
+    (events,) = (rule for rule in rules if rule.rule == "/-/apps/<name>/events")
+    assert events.build({"name": "a b", "limit": 3}) == ("", "/-/apps/a%20b/events?limit=3")
+    assert events.build({"name": "demo"}, append_unknown=False) == ("", "/-/apps/demo/events")
