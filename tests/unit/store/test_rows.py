@@ -283,6 +283,12 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def before(filled: Path) -> dict[str, object]:
+    with closing(open_as_daemon(filled)) as store:
+        return of_good(store)
+
+
 def copy(path: Path, target: Path) -> None:
     """Both databases."""
     for source, place in ((path, target), (shared_path(path), shared_path(target))):
@@ -329,10 +335,8 @@ def spoil(path: Path, table: str, column: str, value: str | bytes) -> None:
 
 @pytest.mark.parametrize(("table", "column"), list(columns()))
 def test_no_text_in_a_row_of_one_app_keeps_another_from_anything(
-    filled: Path, tmp_path: Path, table: str, column: str
+    filled: Path, before: dict[str, object], tmp_path: Path, table: str, column: str
 ) -> None:
-    with closing(open_as_daemon(filled)) as store:
-        before = of_good(store)
     for number, value in enumerate(VALUES):
         path = tmp_path / f"{number}" / "state.db"
         copy(filled, path)
