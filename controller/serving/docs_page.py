@@ -7,8 +7,9 @@ Its addresses are relative, so that it works behind any prefix. The form POSTs t
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from .jsontext import dumps
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "
@@ -28,7 +29,7 @@ def render(document: dict[str, Any]) -> str:
         ),
         inputs=_table(schemas, "Input"),
         outputs=_table(schemas, "Output"),
-        example=escape(json.dumps(example, indent=2, ensure_ascii=False)),
+        example=escape(dumps(example, indent=2, ensure_ascii=False)),
     )
 
 
@@ -73,10 +74,10 @@ def _remarks(forms: list[dict[str, Any]]) -> list[str]:
     elements = [one["oneOf"][0] if "oneOf" in one else one.get("items", one) for one in data]
     choices = [choice for element in elements for choice in element.get("enum", ())]
     if choices:
-        found.append(f"One of {', '.join(json.dumps(choice, ensure_ascii=False) for choice in choices)}.")
+        found.append(f"One of {', '.join(dumps(choice, ensure_ascii=False) for choice in choices)}.")
     default = next((one["default"] for one in data if "default" in one), None)
     if default is not None:
-        found.append(f"{json.dumps(default, ensure_ascii=False)} if it is left out.")
+        found.append(f"{dumps(default, ensure_ascii=False)} if it is left out.")
     return found
 
 

@@ -6,15 +6,20 @@ and sequences of any kind; NaN and infinities become null.
 
 The standard library does all of it. Where there is orjson (``native``), ``accelerate`` makes it read large texts and
 write long lists of numbers, with the same values: what it would take or refuse otherwise than the standard library is
-left to that. Large arrays of numbers are read by pieces (``json_pieces``), whichever of them reads."""
+left to that. Large arrays of numbers are read by pieces (``json_pieces``), whichever of them reads.
+
+Functions of ``json`` are imported by name, before the developers' code, which may replace those of the module. What the
+library imports later takes them from here."""
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping
 from itertools import chain
+from json import JSONDecoder, JSONEncoder
+from json import dumps as dumps
+from json import loads as loads
 from typing import Any, NoReturn, Optional, Union
 
 from . import json_pieces, native, number_lists
@@ -172,7 +177,7 @@ def _is_bounded() -> bool:
     return 0 < limit <= MAX_DIGITS
 
 
-_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_int=None if _is_bounded() else _bounded_int)
+_decoder = JSONDecoder(parse_constant=_no_constant, parse_int=None if _is_bounded() else _bounded_int)
 
 
 def encode(value: Any) -> bytes:
@@ -215,7 +220,7 @@ def encode_in_pieces(numbers: Any) -> list[Union[bytes, memoryview]]:
 
 def _encode_slowly(value: Any) -> bytes:
     try:
-        return json.dumps(_finite(value), allow_nan=False, default=_default).encode()
+        return dumps(_finite(value), allow_nan=False, default=_default).encode()
     except RecursionError:
         raise ValueError(Text("it is nested too deeply, or holds itself")) from None
 
@@ -230,7 +235,7 @@ def _default(value: Any) -> Any:
     return found
 
 
-_encoder = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_default)
+_encoder = JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_default)
 
 
 def _finite(value: Any) -> Any:

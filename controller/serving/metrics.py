@@ -7,11 +7,11 @@ lock.
 
 from __future__ import annotations
 
-import json
 import mmap
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from json import dumps
 
 from .http1 import REASONS, HttpResponse
 from .native import ORIGINS
@@ -55,7 +55,7 @@ class SharedMetrics:
         """The answer of the readiness paths of a container that is ready."""
         running, waiting, overdue = self.counts()
         state = {"ready": True, "running": running, "waiting": waiting, "overdue": overdue}
-        return HttpResponse(200, json.dumps(state).encode())
+        return HttpResponse(200, dumps(state).encode())
 
     @property
     def exhausted(self) -> bool:

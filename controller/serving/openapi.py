@@ -5,12 +5,12 @@ The schemas say the same as ``validate``: what the one refuses the other does no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Optional
 
 from .datatypes import NUMBERS, Datatype
 from .forms import Form
+from .jsontext import loads
 from .refusals import STATUSES
 from .shapes import MAX_RANK
 from .signature import Signature, Variable
@@ -109,7 +109,7 @@ def secured(document: Json, schemes: bytes) -> Json:
     from the gateway: JSON that maps names to OpenAPI Security Scheme Objects. Without it the document does
     not change."""
     try:
-        found = json.loads(schemes)
+        found = loads(schemes)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not found:

@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
+from json import dumps
 from typing import Any, Optional
 
 from .texts import Text, as_document, joined
@@ -114,7 +114,7 @@ class ServingProblem(Exception):
             document["messages"] = [
                 as_document(text) for text in (self.detail, *(f.detail for f in self.faults))
             ]
-        return json.dumps(document).encode()
+        return dumps(document).encode()
 
     def _openai_error(self) -> dict[str, Any]:
         return {

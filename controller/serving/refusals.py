@@ -9,7 +9,7 @@ is not enough.
 from __future__ import annotations
 
 import dataclasses
-import json
+from json import dumps
 from typing import Any, Optional
 
 from . import problems
@@ -55,5 +55,5 @@ def _text(detail: Any) -> str:
     """A detail as text. Frameworks take any JSON."""
     if detail is None:
         return ""
-    text = detail if isinstance(detail, str) else json.dumps(detail, ensure_ascii=False, default=str)
+    text = detail if isinstance(detail, str) else dumps(detail, ensure_ascii=False, default=str)
     return text.strip()[:LONGEST]

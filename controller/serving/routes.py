@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
+from json import dumps
 from typing import Any, Optional
 
 from . import http1, problems
@@ -128,7 +128,7 @@ class WorkerRoutes:
         schemes = request.headers.get(b"x-prichal-security")  # of the gateway
         if schemes is not None:
             described = secured(with_later_answers(described), schemes)
-        return HttpResponse(200, json.dumps(described, ensure_ascii=False).encode())
+        return HttpResponse(200, dumps(described, ensure_ascii=False).encode())
 
     def _docs(self, _: HttpRequest) -> HttpResponse:
         from .docs_page import CONTENT_SECURITY_POLICY, render  # here: most workers never show it
@@ -153,4 +153,4 @@ class WorkerRoutes:
 
 
 def _json(value: Any) -> HttpResponse:
-    return HttpResponse(200, json.dumps(value).encode())
+    return HttpResponse(200, dumps(value).encode())

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from json import dumps
 from typing import Any, Optional
 
 from .arrays import plain
@@ -364,7 +364,7 @@ class Model(Value):
 
     def take(self, given: Any, pointer: str, faults: Faults) -> Any:
         try:
-            return self.model.model_validate_json(json.dumps(given))
+            return self.model.model_validate_json(dumps(given))
         except ValueError as error:
             problems = getattr(error, "errors", None)
             if problems is None:
@@ -436,7 +436,7 @@ def chosen(value: Any, choices: tuple[Any, ...]) -> bool:
 
 
 def one_of(choices: tuple[Any, ...]) -> str:
-    words = [json.dumps(choice, ensure_ascii=False) for choice in choices[:20]]
+    words = [dumps(choice, ensure_ascii=False) for choice in choices[:20]]
     return (
         Text("one of {names}{word}", names=", ".join(words), word=", ..." if len(choices) > 20 else "")
         if len(words) > 1

@@ -286,3 +286,19 @@ def test_a_worker_whose_supervisor_was_killed_ends(serve: Serve, tmp_path: pathl
     server.process.send_signal(signal.SIGKILL)
     assert server.wait_ended() == -signal.SIGKILL  # its output ends, so no process holds it any more
     server.wait_until_gone(worker)
+
+
+def test_a_function_may_replace_what_is_in_json(serve: Serve) -> None:
+    source = text_function(
+        'json.dumps = json.loads = None\nreturn {"text": inputs[0]["data"]}', before="import json"
+    )
+    server = serve(source).ready()
+    assert server.post(text()).outputs == {"text": "hi"}
+    assert server.post(text(), note="again").outputs == {"text": "hi"}
+    refused = server.post({"inputs": "hi"})
+    assert (refused.status, refused.json["status"]) == (422, 422)
+    described = server.ask("GET", "/openapi.json", headers={"x-prichal-security": "[]"})
+    assert described.json["openapi"].startswith("3.")
+    assert server.get("/docs").status == 200
+    assert server.get("/v2/health/ready").status == 200
+    assert server.get("/v2").json["name"]
