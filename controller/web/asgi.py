@@ -553,7 +553,9 @@ class GatewayApp:
         if not page.credentials:
             request.lines = without_credentials(request.lines)
             if request.special.get(b"authorization", b"")[:6].lower() == b"basic ":
-                del request.special[b"authorization"]
+                request.special = {
+                    name: value for name, value in request.special.items() if name != b"authorization"
+                }
 
     def _opening(
         self, wanted: SocketRequest, request: InboundRequest, user: str, expires: bool
@@ -602,19 +604,20 @@ class GatewayApp:
             await self._forward_call(call, user, body, send, answered)
 
     async def _admit(self, target: PublishedApi, request: InboundRequest) -> AuthenticatedCaller:
-        caller = await self._identified(target, request)
+        if HEADER in request.special:
+            caller = await self._admit_pass(target, request.special[HEADER], request)
+        else:
+            authorization = request.special.get(b"authorization")
+            found = self._auth.recall(target, authorization)
+            caller = found or await self._identified(target, authorization, request)
         request.user = caller.user
         if request.trace is not None:
             request.trace.start(bool(caller.user), api=target.label)
         return caller
 
-    async def _identified(self, target: PublishedApi, request: InboundRequest) -> AuthenticatedCaller:
-        if (text := request.special.get(HEADER)) is not None:
-            return await self._admit_pass(target, text, request)
-        authorization = request.special.get(b"authorization")
-        caller = self._auth.recall(target, authorization)
-        if caller is not None:
-            return caller
+    async def _identified(
+        self, target: PublishedApi, authorization: bytes | None, request: InboundRequest
+    ) -> AuthenticatedCaller:
         found = await self._auth.identify(target, authorization, self._origin(request).caller)
         if isinstance(found, HttpProblem):
             raise RequestRefused(found)

@@ -14,6 +14,8 @@ from urllib.parse import unquote_to_bytes
 
 from gunicorn.asgi.parser import CallbackRequest, InvalidHeader, PythonProtocol, UnsupportedTransferCoding
 
+from controller.web.gateway.headers import RequestFields
+
 LONGEST: Final = 8000  # bytes of a header, so that none of its lines exceeds a limit of gunicorn's
 DIGITS: Final = 1000  # of a length at most; Python reads some thousands of them
 
@@ -23,6 +25,7 @@ _HEAD = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-~]*+) HTTP/1\.1\r\n"
     rb"((?:[A-Za-z0-9!#$%&'*+.^`|~-]++:[\t -~\x80-\xff]*+\r\n){1,100}+)\r\n"
 )
+_FIELD = re.compile(rb"([^:]++):[\t ]*+([^\r]*+)\r\n")  # of such a header
 _OTHER_CODING = "The only transfer coding that is understood is chunked, not {!r}."
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 #: Fields that change how a message is read.
@@ -32,21 +35,60 @@ _OF_PROXIES = frozenset((b"x-forwarded-protocol", b"x-forwarded-proto", b"x-forw
 _KEPT_ALIVE = (None, b"keep-alive", b"Keep-Alive")
 
 
+class RequestHead:
+    """The header of an ordinary request. `length` is None without a body's length; `is_final`: gunicorn has nothing to
+    add to it."""
+
+    __slots__ = ("fields", "is_final", "length", "method", "path", "query", "raw_path", "target", "text")
+
+    def __init__(
+        self, text: bytes, method: bytes, target: bytes, fields: RequestFields, known: dict[bytes, bytes]
+    ) -> None:
+        path, _, query = target.partition(b"?")
+        self.text = text
+        self.method = method
+        self.target = target
+        self.raw_path = path
+        self.path = (unquote_to_bytes(path) if b"%" in path else path).decode("utf-8", "replace")
+        self.query = query
+        self.fields = fields
+        length = known.get(b"content-length")
+        self.length = None if length is None else int(length)
+        self.is_final = _OF_PROXIES.isdisjoint(known)
+
+    @classmethod
+    def of(cls, data: bytes) -> RequestHead | None:
+        """Return the header that `data` begins with if it is an ordinary one."""
+        found = _HEAD.match(data)
+        if found is None or found.end() > LONGEST:
+            return None
+        method, target, lines = found.groups()
+        fields = RequestFields((name.lower(), value.rstrip(b" \t")) for name, value in _FIELD.findall(lines))
+        known = dict(fields)
+        if (
+            len(known) < len(fields)
+            or not _UNUSUAL.isdisjoint(known)
+            or known.get(b"connection") not in _KEPT_ALIVE
+            or _LENGTH.fullmatch(known.get(b"content-length", b"0")) is None
+        ):
+            return None
+        return cls(found[0], method, target, fields, known)
+
+
 class OrdinaryRequest(CallbackRequest):  # type: ignore[misc]
     """A request as gunicorn passes it around. Its connection stays open, and nobody asks for another protocol."""
 
-    def __init__(self, method: str, target: bytes, headers: list[tuple[bytes, bytes]], length: int) -> None:
-        path, _, query = target.partition(b"?")
-        self.method = method
-        self.uri = target.decode("ascii")
-        self.raw_path = path
-        self.path = (unquote_to_bytes(path) if b"%" in path else path).decode("utf-8", "replace")
-        self.query = query.decode("ascii")
+    def __init__(self, head: RequestHead) -> None:
+        self.method = head.method.decode()
+        self.uri = head.target.decode("ascii")
+        self.raw_path = head.raw_path
+        self.path = head.path
+        self.query = head.query.decode("ascii")
         self.fragment = ""
         self.version = (1, 1)
         self.scheme = "http"
-        self.headers_bytes = headers
-        self.content_length = length
+        self.headers_bytes = head.fields
+        self.content_length = head.length or 0
         self.chunked = self.must_close = False
         self.proxy_protocol_info = None
         self._headers = self._connection = None
@@ -54,10 +96,12 @@ class OrdinaryRequest(CallbackRequest):  # type: ignore[misc]
 
 
 class RequestParser(PythonProtocol):  # type: ignore[misc]
-    """gunicorn's parser. `ordinary` is the request if it was read here and gunicorn has nothing to add to it."""
+    """gunicorn's parser. `ordinary` is the request if it was read here and gunicorn has nothing to add to it. Those
+    who keep a connection mostly send the same header again, which is read once."""
 
     def __init__(self, **options: Any) -> None:
         self.ordinary: OrdinaryRequest | None = None
+        self._last: RequestHead | None = None
         super().__init__(**options)
 
     def reset(self) -> None:
@@ -98,39 +142,25 @@ class RequestParser(PythonProtocol):  # type: ignore[misc]
 
     def _begin(self, data: bytes) -> bytes | None:
         """Take the header if it is an ordinary one, and return what follows it; else return None."""
-        found = _HEAD.match(data)
-        if found is None or found.end() > LONGEST:
+        head = self._last
+        if head is None or not data.startswith(head.text):
+            head = self._last = RequestHead.of(data)
+        if head is None:
             return None
-        method, target, lines = found.groups()
-        headers = []
-        for line in lines[:-2].split(b"\r\n"):
-            name, _, value = line.partition(b":")
-            headers.append((name.lower(), value.strip(b" \t")))
-        fields = dict(headers)
-        length = fields.get(b"content-length", b"0")
-        if (
-            len(fields) < len(headers)
-            or not _UNUSUAL.isdisjoint(fields)
-            or fields.get(b"connection") not in _KEPT_ALIVE
-            or _LENGTH.fullmatch(length) is None
-        ):
-            return None
-        if _OF_PROXIES.isdisjoint(fields):
-            self.ordinary = OrdinaryRequest(method.decode(), target, headers, int(length))
-        self._take(method, target, headers, int(length) if b"content-length" in fields else None)
-        return data[found.end() :]
+        if head.is_final:
+            self.ordinary = OrdinaryRequest(head)
+        self._take(head)
+        return data[len(head.text) :]
 
-    def _take(
-        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], length: int | None
-    ) -> None:
+    def _take(self, head: RequestHead) -> None:
         """Go on as gunicorn's parser does behind such a header."""
-        self.method, self.path, self.http_version = method, target, (1, 1)
-        self.headers = self._headers_list = headers
-        self._header_count = len(headers)
-        self.content_length = length
-        self._body_remaining = length or 0
+        self.method, self.path, self.http_version = head.method, head.target, (1, 1)
+        self.headers = self._headers_list = head.fields
+        self._header_count = len(head.fields)
+        self.content_length = head.length
+        self._body_remaining = head.length or 0
         self._on_headers_complete()
-        if length:
+        if head.length:
             self._state = "body"
         else:
             self._complete()

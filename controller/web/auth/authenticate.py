@@ -158,7 +158,7 @@ class Authenticator:
     async def _check_bearer(self, target: PublishedApi, token: bytes, address: bytes) -> _Known | HttpProblem:
         user = find_token(target.api, token)
         if user is not None:
-            return _Known(user, TOKEN, 0.0)
+            return _Known(user, TOKEN, REMEMBER)
         if target.api.oidc_issuer:
             return await self._check_oidc(target, token, address)
         return _failed(target, TOKEN, "", address)
@@ -213,7 +213,7 @@ class Authenticator:
         self._known[digest] = (self._clock() + min(lifetime, REMEMBER), user)
 
     def _digest(self, target: PublishedApi, authorization: bytes) -> bytes:
-        return hmac.digest(self._key, target.credentials + authorization, "sha256")
+        return hashlib.blake2b(target.credentials + authorization, key=self._key, digest_size=32).digest()
 
 
 def _be_idle() -> None:

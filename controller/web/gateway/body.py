@@ -102,12 +102,15 @@ class RequestBody:
         if self.length > self.limit:
             raise too_large(self.limit)
         if self.more():
-            self.head = await self.next()
+            arrived = self._incoming.arrived()
+            self.head = await self.next() if arrived is None else self._taken(arrived)
             if not self.more():
                 self.length, self.chunked = len(self.head), False
 
     async def next(self) -> bytes:
-        message = await self._timely()
+        return self._taken(self._incoming.arrived() or await self._timely())
+
+    def _taken(self, message: Message) -> bytes:
         if message["type"] != "http.request":
             raise CallerGone
         data: bytes = message.get("body", b"")
@@ -127,8 +130,6 @@ class RequestBody:
     async def _timely(self) -> Message:
         """Enforce a deadline: a caller who sends a byte now and then would hold the call's resources for as long
         as they like."""
-        if (message := self._incoming.arrived()) is not None:
-            return message
         clock = asyncio.get_running_loop().time
         began = clock()
         try:

@@ -171,7 +171,9 @@ class Forwarder:
         failure: UpstreamError | None = None
         attempts, deadline = 0, 0.0
         while attempts < ATTEMPTS:
-            target = await self.awake(call.target)
+            target = self._resolve(call.target)
+            if target is None or target.route.asleep:
+                target = await self.awake(call.target)
             # Nothing is awaited between reading the table and `enter`, so that an endpoint that was retired
             # and reported as idle never gets another call.
             endpoint = self._pool.choose(target.route.upstreams, tried)
@@ -213,8 +215,9 @@ class Forwarder:
         fresh: bool,
     ) -> bytes | UpstreamError:
         """Return the last part of the response, or a failure after which another attempt may be made."""
+        exchange = self._recorded if self._tracer.is_on else self._exchange
         try:
-            return await self._recorded(call, body, endpoint, send, answered, fresh)
+            return await exchange(call, body, endpoint, send, answered, fresh)
         except UpstreamError as error:
             if isinstance(error, UpstreamSilent):
                 self._pool.eject(endpoint)  # its node has gone, so that nothing even refuses the connection
@@ -237,8 +240,6 @@ class Forwarder:
         fresh: bool,
     ) -> bytes:
         """Try once, with a span for it that the component gets as its parent."""
-        if not self._tracer.is_on:
-            return await self._exchange(call, body, endpoint, send, answered, fresh)
         route = call.target.route
         about: dict[str, Value] = {"prichal.app": route.app, "prichal.component": route.component}
         with exchange_span(self._tracer, call.method, endpoint, about) as made:

@@ -76,12 +76,31 @@ _COOKIE = b"cookie: "
 _ORDINARY_CONNECTION = frozenset((b"", b"keep-alive", b"close", b"Keep-Alive", b"Close"))
 
 
+class RequestFields(list[Header]):
+    """The fields of a request that is read once and may come again: `split` keeps what it has found."""
+
+    __slots__ = ("parts",)
+
+    parts: tuple[dict[bytes, bytes], list[bytes]]
+
+
 def split(headers: Iterable[Header]) -> tuple[dict[bytes, bytes], list[bytes]]:
     """Request fields with lower-case names → (those the gateway acts on, the lines that go to the component).
 
     A repeated field among the first keeps its last value; gunicorn has refused repeated singletons before.
     Names with an underscore are dropped: CGI-like servers cannot tell `x_forwarded_user` from `x-forwarded-user`.
+    Nobody changes what this returns.
     """
+    if not isinstance(headers, RequestFields):
+        return _split(headers)
+    try:
+        return headers.parts
+    except AttributeError:
+        headers.parts = _split(headers)
+        return headers.parts
+
+
+def _split(headers: Iterable[Header]) -> tuple[dict[bytes, bytes], list[bytes]]:
     special: dict[bytes, bytes] = {}
     lines: list[bytes] = []
     for name, value in headers:

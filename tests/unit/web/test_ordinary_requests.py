@@ -155,6 +155,45 @@ def test_a_connection_is_used_again() -> None:
     assert reading.bytes == b"000102"
 
 
+LENGTH = b"Content-Length: 2\r\n"
+ROUNDS = {
+    "the same header": [HEAD + LENGTH + b"\r\nab", HEAD + LENGTH + b"\r\ncd"],
+    "another length": [HEAD + LENGTH + b"\r\nab", HEAD + b"Content-Length: 3\r\n\r\ncde"],
+    "a field more at its end": [HEAD + b"\r\n", HEAD + b"X-A: 1\r\n\r\n", HEAD + b"\r\n"],
+    "another target": [HEAD + b"\r\n", HEAD.replace(b"predict", b"predicT") + b"\r\n"],
+    "an unusual one between": [
+        HEAD + b"\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        HEAD + b"\r\n",
+    ],
+    "one of proxies": [HEAD + b"X-Forwarded-Proto: https\r\n\r\n"] * 2,
+    "a request behind": [HEAD + LENGTH + b"\r\nab" + HEAD + LENGTH + b"\r\ncd"] * 2,
+    "a body that looks like a header": [HEAD + b"Content-Length: %d\r\n\r\n" % len(HEAD) + HEAD] * 2,
+}
+
+
+@pytest.mark.parametrize("requests", ROUNDS.values(), ids=list(ROUNDS))
+@pytest.mark.parametrize("cut", [0, 1, 40, len(HEAD) + 5])
+def test_a_header_that_comes_again_is_read_alike(requests: list[bytes], cut: int) -> None:
+    ours, theirs = Reading(RequestParser), Reading(PythonProtocol)
+    for data in requests:
+        pieces = [data[:cut], data[cut:]]
+        assert ours.of(pieces) == theirs.of(pieces)
+        ours.parser.reset()
+        theirs.parser.reset()
+
+
+def test_a_header_that_comes_again_is_read_once() -> None:
+    parser, fields = RequestParser(on_headers_complete=lambda: None, on_message_complete=lambda: None), []
+    for data in (HEAD + b"\r\n", HEAD + b"\r\n", HEAD + b"X: 1\r\n\r\n"):
+        parser.feed(data)
+        assert parser.ordinary is not None
+        fields.append(parser.ordinary.headers_bytes)
+        parser.reset()
+    assert fields[0] is fields[1]
+    assert fields[1] is not fields[2]
+
+
 @pytest.mark.parametrize(
     "codings",
     [[b"gzip, chunked"], [b"GZIP", b"chunked"], [b"deflate"], [b"identity, chunked"], [b"compress,chunked"]],

@@ -147,6 +147,25 @@ def test_a_changed_password_is_forgotten_at_once() -> None:
     asyncio.run(run())
 
 
+def test_a_token_is_remembered_until_it_is_changed() -> None:
+    async def run() -> None:
+        clock = Clock()
+        gate = Authenticator(clock)
+        goal = target(tokens=(("ci", hash_token("t0ken")),))
+        assert gate.recall(goal, b"Bearer t0ken") is None
+        assert await gate.identify(goal, b"Bearer t0ken") == AuthenticatedCaller("ci")
+        assert gate.recall(goal, b"Bearer t0ken") == AuthenticatedCaller("ci")
+        assert gate.recall(goal, b"Bearer t0ke") is None
+        changed = target(tokens=(("ci", hash_token("other")),))
+        assert gate.recall(changed, b"Bearer t0ken") is None
+        assert isinstance(await gate.identify(changed, b"Bearer t0ken"), HttpProblem)
+        clock.now += authenticate.REMEMBER
+        assert gate.recall(goal, b"Bearer t0ken") is None
+        gate.close()
+
+    asyncio.run(run())
+
+
 def test_callers_with_one_credential_wait_for_one_check() -> None:
     check = Counted()
 

@@ -13,6 +13,7 @@ from controller.web.gateway.headers import (
     DROPPED_OUT,
     HOP_BY_HOP,
     IDENTITY,
+    RequestFields,
     host_for,
     request_id,
     response_headers,
@@ -76,6 +77,13 @@ def test_response_loses_hop_by_hop_fields_and_gets_our_id() -> None:
         (b"Set-Cookie", b"set-cookie:a=1"),
         (b"Set-Cookie", b"set-cookie:b=2"),
     ]
+
+
+def test_fields_that_come_again_are_split_once() -> None:
+    headers = [(b"host", b"here"), (b"accept", b"a"), (b"x-a", b"1"), (b"connection", b"X-A")]
+    fields = RequestFields(headers)
+    assert split(fields) == split(headers) == split(fields)
+    assert split(fields)[1] is split(fields)[1]
 
 
 @pytest.mark.parametrize(
