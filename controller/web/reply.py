@@ -8,6 +8,7 @@ ends with the connection, so that its caller notices.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 from gunicorn.asgi.protocol import _get_cached_date_header, _get_cached_status_line
@@ -18,8 +19,9 @@ from controller.web.gateway.headers import Header
 _VERSION: Final = (1, 1)
 _LARGE: Final = 64 * 1024  # bytes of a body that are not copied next to its header
 _FRAMING: Final = (b"transfer-encoding", b"content-length")
-#: Each line is one field: a token, and neither control characters nor the end of a line in its value.
-_FIELDS = re.compile(rb"(?:[A-Za-z0-9!#$%&'*+.^_`|~-]++: [\t -~\x80-\xff]*+\r\n)*+")
+_TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+#: Bytes that values may have: no control characters, and no end of a line.
+_OF_VALUES = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
 
 
 class BadResponse(Exception):
@@ -83,10 +85,10 @@ class Reply:
             raise BadResponse("a second response")
         if status in (204, 304):
             self._without_body = True
-        fields = b"".join([b"%b: %b\r\n" % header for header in headers])
-        if _FIELDS.fullmatch(fields) is None or fields.count(b"\r\n") != len(headers):
-            raise BadResponse("a field that is none")
-        known = {name.lower(): value for name, value in headers}
+        known = {_lower(name): value for name, value in headers}
+        fields = b"".join([name + b": " + value + b"\r\n" for name, value in headers])
+        if fields.translate(None, _OF_VALUES) != b"\r\n" * len(headers):
+            raise BadResponse("a field whose value has a control character or the end of a line")
         if b"transfer-encoding" in known or (status == 204 and b"content-length" in known):
             self._begin(status, [header for header in headers if header[0].lower() not in _FRAMING])
             return
@@ -125,3 +127,11 @@ class Reply:
         if head:
             self._connection.put(head)
         self._connection.put(data)
+
+
+@lru_cache(maxsize=1024)  # responses have few of them
+def _lower(name: bytes) -> bytes:
+    """Return the name of a field in lower case. Raises BadResponse if it is none."""
+    if _TOKEN.fullmatch(name) is None:
+        raise BadResponse("a field without a name, or with one that is none")
+    return name.lower()
