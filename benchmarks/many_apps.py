@@ -62,9 +62,15 @@ def _fake(section: Section, ground: Environment, count: int) -> None:
         for name in names:
             harness.run_unchecked(app=name)
         rounds.append(time.process_time() - begun)
+    harness.deps.quiet.clear()
+    begun = time.process_time()
+    for name in names:
+        harness.run_unchecked(app=name)
+    whole = time.process_time() - begun
     harness.store.close()
     section.add(f"{count} apps, fake engine: a pass over each", "s", rounds, "1 s" if count == 1000 else "")
     section.add("  one of them", "ms", [1e3 * seconds / count for seconds in rounds])
+    section.add("  a whole pass over one of them", "ms", [1e3 * whole / count])
 
 
 # --- over the real engine ---------------------------------------------------------------------------------------

@@ -27,7 +27,9 @@ class PlatformCatalog:
         return self._spec is not None
 
     def replace(self, spec: PlatformSpec) -> None:
-        self._spec = spec  # one reference: readers see the old or the new one, never a mixture
+        """Passes compare by identity whether anything was declared anew, so an equal one changes nothing."""
+        if spec != self._spec:
+            self._spec = spec  # one reference: readers see the old or the new one, never a mixture
 
     def secret(self, name: str | None, app: AppName | None) -> SecretSpec | None:
         """Return the app's own Secret of that name, otherwise the platform's."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from controller.config import Settings
 from controller.domain.apps.planner import PlannerPolicy
+from controller.domain.apps.quiet import QuietPass
 from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.apps.samples import RequestCounts
 from controller.domain.forges import Forge, address_of
@@ -45,6 +46,8 @@ class ReconcilerDeps:
     builds: BuildTurns = field(default_factory=BuildTurns)
     #: When old images and models of an app were last removed, on the monotonic clock.
     tidied: dict[AppName, float] = field(default_factory=dict)
+    #: The last whole pass over each app in which nothing has changed since.
+    quiet: dict[AppName, QuietPass] = field(default_factory=dict)
     #: How far copies of boxes are.
     copies: CopyMemory = field(default_factory=CopyMemory)
     #: The resources that the components of each app may use, according to the manifests of the last pass.

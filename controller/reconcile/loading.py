@@ -225,8 +225,15 @@ def bucket_of(deps: ReconcilerDeps, app: AppName, box: str) -> str:
     return record.bucket if record else bucket_name(deps.settings.instance, app, ComponentName(box))
 
 
+def fetch(deps: ReconcilerDeps, repository: RepositorySpec) -> Revision:
+    credentials = deps.catalog.repository_secret(repository, repository.credentials)
+    signers = deps.catalog.repository_secret(repository, repository.signers)
+    with span(deps.tracer, "fetch", {"prichal.repository": repository.name}):
+        return deps.sources.fetch(repository, credentials, signers)
+
+
 class CommitLoader:
-    """`ungated`: a new commit is loaded even if it is not to be applied yet."""
+    """`ungated`: a new commit is loaded even if it is not to be applied yet. `head` was fetched already."""
 
     def __init__(
         self,
@@ -234,12 +241,13 @@ class CommitLoader:
         status_writer: StatusWriter,
         declared: PlatformAppSpec,
         ungated: bool = False,
+        head: Revision | None = None,
     ) -> None:
         self._deps = deps
         self._ungated = ungated
         self._status_writer = status_writer
         self._declared = declared
-        self.head: Revision | None = None  # the commit that this pass fetched
+        self.head = head  # the commit that this pass fetched
         # Whether the app was rolled back, and stays at what that commit was resolved to.
         self.is_earlier = False
         self.over: Rollback | None = None  # a rollback that counts no longer
@@ -568,9 +576,10 @@ class CommitLoader:
         answer.
         """
         repository = self._repository()
+        credentials = self._deps.catalog.repository_secret(repository, repository.credentials)
         try:
             with as_transient(self._declared.name, Localizable("looking for a newer commit")):
-                head = self._deps.sources.head(repository, self._secret(repository, repository.credentials))
+                head = self._deps.sources.head(repository, credentials)
         except ControllerError:
             return False
         return self.head is not None and head != self.head.commit
@@ -578,13 +587,7 @@ class CommitLoader:
     def _fetch(self, repository: RepositorySpec | None = None) -> Revision:
         repository = repository or self._repository()
         self._status_writer.record_repository(self._declared.pushed_to)
-        credentials = self._secret(repository, repository.credentials)
-        signers = self._secret(repository, repository.signers)
-        with span(self._deps.tracer, "fetch", {"prichal.repository": repository.name}):
-            return self._deps.sources.fetch(repository, credentials, signers)
-
-    def _secret(self, repository: RepositorySpec, name: str | None) -> SecretSpec | None:
-        return self._deps.catalog.repository_secret(repository, name)
+        return fetch(self._deps, repository)
 
     def _repository(self) -> RepositorySpec:
         repository = self._deps.catalog.spec.repository(self._declared.repository)

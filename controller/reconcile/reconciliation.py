@@ -20,6 +20,7 @@ from controller.domain.apps.history import AppliedRevision, ManifestText, shown_
 from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.plan import BuildImageAction, CopyBox, Plan
 from controller.domain.apps.planner import pause_left, plan_app
+from controller.domain.apps.quiet import QuietPass, is_comparable, is_settled
 from controller.domain.apps.releases import commit_of, release
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.apps.rollback import earlier_images
@@ -35,6 +36,7 @@ from controller.domain.runs.stage_slots import Use
 from controller.domain.secret import Secret, scrub
 from controller.domain.storage.planner import judge_box
 from controller.ports import Revision
+from controller.reconcile import quiet
 from controller.reconcile.builds import Builds
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.executor import ActionFailure, ExecutionContext, Executor
@@ -115,9 +117,13 @@ def reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
 
 
 def _reconcile(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome:
+    begun = quiet.look(deps, request)
+    if isinstance(begun, PassOutcome):
+        return begun
+    deps.quiet.pop(request.app, None)
     hidden, forge = hidden_of(deps, request.app), deps.forge(request.app)
     status_writer = StatusWriter(deps.store, deps.clock, request.app, hidden, forge=forge)
-    this = Reconciliation(deps, request, status_writer)
+    this = Reconciliation(deps, request, status_writer, begun)
     try:
         outcome = this.run()
     except Waiting as error:
@@ -250,8 +256,15 @@ class _Converged:
 class Reconciliation:
     """The state of one pass, created for one request and then discarded."""
 
-    def __init__(self, deps: ReconcilerDeps, request: ReconcileRequest, status_writer: StatusWriter) -> None:
+    def __init__(
+        self,
+        deps: ReconcilerDeps,
+        request: ReconcileRequest,
+        status_writer: StatusWriter,
+        begun: quiet.Beginning,
+    ) -> None:
         self._deps = deps
+        self._begun = begun
         self._request = request
         self._status_writer = status_writer
         self._app = request.app
@@ -272,7 +285,7 @@ class Reconciliation:
         if _FORGIVING.intersection(self._request.reasons):
             self._status_writer.reset_backoff()
         self._await_dependencies(declared)
-        loader = CommitLoader(deps, self._status_writer, declared)
+        loader = CommitLoader(deps, self._status_writer, declared, head=self._begun.head)
         loaded = self._load(loader)
         deps.store.notifications.declare(self._app, loaded.spec.notifications)
         self._declare_images(loader, loaded, personal)
@@ -293,7 +306,22 @@ class Reconciliation:
         if tidied:
             self._tidy_models(self._status_writer.status)
             deps.tidied[self._app] = deps.clock.monotonic()
+        if not end.acted and not declared.preview and not loader.is_earlier:
+            self._remember_quiet(end, outcome)
         return outcome
+
+    def _remember_quiet(self, end: _Converged, outcome: PassOutcome) -> None:
+        """Let the next passes look whether anything has changed since this one, if it has found nothing to do."""
+        writer, now = self._status_writer, self._deps.clock.now()
+        if outcome.name is not Outcome.READY or not is_comparable(end.desired):
+            return
+        if not is_settled(writer.before, writer.status, end.plan):
+            return
+        routes = {route.component: route for route in self._deps.store.routes.of(self._app)}
+        retry_at = None if outcome.retry_after is None else now + outcome.retry_after
+        inputs = self._begun.inputs(outcome.revision, end.observed)
+        asked = quiet.endpoints(end.desired, routes)
+        self._deps.quiet[self._app] = QuietPass(inputs, asked, writer.begun, retry_at, outcome.message)
 
     def _declare_images(self, loader: CommitLoader, loaded: LoadedCommit, personal: bool) -> None:
         """Let the follower know what is followed. A person who asks for a pass wants registries to be asked, and what

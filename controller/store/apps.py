@@ -15,6 +15,7 @@ from controller.domain.names import AppName
 from controller.domain.text import printable
 from controller.store.codec import decode, encode
 from controller.store.events import EventLog
+from controller.store.pass_inputs import digest_of_inputs
 from controller.store.rows import RowKind, RowReader
 from controller.store.sqlite import Database
 
@@ -76,6 +77,9 @@ class AppTable:
         with self._database.read() as db:
             row = db.execute(ONE, (app,)).fetchone()
         return self._status(row)
+
+    def inputs(self, app: AppName) -> bytes:
+        return digest_of_inputs(self._database, app)
 
     def has(self, app: AppName) -> bool:
         with self._database.read() as db:

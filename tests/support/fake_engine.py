@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -45,6 +46,25 @@ class FakeContainer:
     written: int = 0
     cpu: float = 0.0
     memory: float = 0.0
+
+
+class FakeContainers(dict[str, FakeContainer]):
+    """By id. Those of an app are found without a look at all of them, as an engine finds them by their labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of: defaultdict[AppName | None, set[str]] = defaultdict(set)
+
+    def __setitem__(self, id: str, container: FakeContainer) -> None:
+        super().__setitem__(id, container)
+        self._of[container.app].add(id)
+
+    def __delitem__(self, id: str) -> None:
+        self._of[self[id].app].discard(id)
+        super().__delitem__(id)
+
+    def of(self, app: AppName) -> Iterator[FakeContainer]:
+        return (self[id] for id in self._of[app])
 
 
 class FakeLogReader:
@@ -100,7 +120,8 @@ class FakeEngine:
         self.closed = False
         self._now = now
         self._numbers = count(1)
-        self._containers: dict[str, FakeContainer] = {}
+        self._containers = FakeContainers()
+        self._addresses: dict[str, str] = {}  # ids of containers by the address that they were given last
         self._networks: set[AppName] = set()
         self._events: list[EngineEvent] = []
         self._changed = threading.Condition(threading.RLock())
@@ -163,7 +184,9 @@ class FakeEngine:
     def vanish(self, workload_id: str) -> None:
         """A person removes the container."""
         with self._changed:
-            self._emit(self._containers.pop(workload_id), "destroy")
+            gone = self._containers[workload_id]
+            del self._containers[workload_id]
+            self._emit(gone, "destroy")
 
     def create(self, workload: Workload, name: str) -> str:
         """A crash came between create and start."""
@@ -209,7 +232,7 @@ class FakeEngine:
     def observe(self, app: AppName) -> ObservedApp:
         self._require_up()
         with self._changed:
-            ours = sorted((c.seen for c in self._containers.values() if c.app == app), key=lambda w: w.name)
+            ours = sorted((c.seen for c in self._containers.of(app)), key=lambda w: w.name)
             return ObservedApp(app, tuple(ours), app in self._networks)
 
     def at(self, endpoint: str) -> ObservedWorkload | None:
@@ -217,8 +240,9 @@ class FakeEngine:
         self._require_up()
         with self._changed:
             address, _, port = endpoint.rpartition(":")
-            ours = (c.seen for c in self._containers.values() if c.app is not None)
-            return next((w for w in ours if w.address == address and str(w.port) == port), None)
+            found = self._containers.get(self._addresses.get(address, ""))
+            seen = found.seen if found else None
+            return seen if seen and (seen.address, str(seen.port)) == (address, port) else None
 
     def apps(self) -> frozenset[AppName]:
         self._require_up()
@@ -530,6 +554,7 @@ class FakeEngine:
         container = self._containers[workload_id]
         number = int(workload_id, 16)
         address = f"10.99.{number // 250 % 256}.{number % 250 + 2}"
+        self._addresses[address] = workload_id
         container.seen = replace(container.seen, state=WorkloadState.RUNNING, address=address, detail="")
 
     def _emit(self, container: FakeContainer, action: str) -> None:

@@ -14,6 +14,10 @@ class Apps(Protocol):
     def status(self, app: AppName) -> AppStatus:
         """Return the status of an app, which is empty for an unknown one."""
 
+    def inputs(self, app: AppName) -> bytes:
+        """Return a digest of all rows by which a pass over the app is decided. It is read before them: equal digests
+        mean that such a pass reads what the earlier one has read."""
+
     def has(self, app: AppName) -> bool:
         """Return True if there is a status of this app."""
 
