@@ -122,7 +122,9 @@ def _since(store: Store, record: RepositoryRecord, commit: str) -> float:
     """Return when the platform began with a commit that was just pushed: polling may have found it before the hook had
     started."""
     now = time.time()
-    seen = (event for app in record.apps for event in store.events.list(app) if commit)
+    if not commit:
+        return now
+    seen = (event for app in record.apps for event in store.events.list(app))
     return min((e.at for e in seen if e.revision == commit and e.at > now - JUST), default=now)
 
 
@@ -135,11 +137,11 @@ def _accept(
     commit: str = "",
 ) -> ResponseReturnValue:
     requests: tuple[int, ...] = ()
+    since = _since(store, record, commit)  # all other requests wait for the write lock, so events are read before
     with store.transaction():  # begins with the write lock, so two copies of one delivery cannot both be new
         known = store.repositories.delivery(record.name, identity)
         if known is None:
             requests = tuple(store.requests.enqueue(key, trigger) for key in keys)
-            since = _since(store, record, commit)
             store.repositories.remember(WebhookDelivery(identity, record.name, requests, since))
     self_link = f"/-/hooks/{record.name}/{identity}"
     if known is not None:
