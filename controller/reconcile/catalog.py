@@ -27,7 +27,7 @@ class PlatformCatalog:
         return self._spec is not None
 
     def replace(self, spec: PlatformSpec) -> None:
-        """Passes compare by identity whether anything was declared anew, so an equal one changes nothing."""
+        """Passes compare by identity whether something else is declared, so an equal one changes nothing."""
         if spec != self._spec:
             self._spec = spec  # one reference: readers see the old or the new one, never a mixture
 

@@ -137,7 +137,7 @@ def _accept(
     commit: str = "",
 ) -> ResponseReturnValue:
     requests: tuple[int, ...] = ()
-    since = _since(store, record, commit)  # all other requests wait for the write lock, so events are read before
+    since = _since(store, record, commit)  # before the write lock is taken, for which others wait
     with store.transaction():  # begins with the write lock, so two copies of one delivery cannot both be new
         known = store.repositories.delivery(record.name, identity)
         if known is None:
