@@ -86,6 +86,7 @@ SLOW = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = {HERE / name for name in SLOW}
     for item in items:
-        if item.path.is_relative_to(HERE) and item.path.relative_to(HERE).as_posix() in SLOW:
+        if item.path in slow:
             item.add_marker(pytest.mark.slow)
