@@ -21,6 +21,9 @@ DELIVERY = 2.0  # seconds until the component's kernel must have acknowledged so
 WRITE_BUFFER = 64 * 1024  # bytes of a request kept before `drain` waits
 HIGH_WATER = 256 * 1024  # bytes of a response kept before the component is not read from
 
+#: Transfer codings of a response. Others would be taken off the field, but not off the body.
+_CODINGS = frozenset((b"chunked", b"identity"))
+
 
 class UpstreamError(Exception):
     """Base: the exchange failed."""
@@ -319,6 +322,10 @@ class UpstreamConnection(HttpConnection):
         if self.status < 200:
             self._waits = self.field(b"x-prichal-call") == b"waiting"
             return  # interim; `on_message_complete` follows
+        coding = self._fields.get(b"transfer-encoding")
+        if coding is not None and coding.lower() not in _CODINGS:
+            self.fail(ProtocolError("its transfer coding is one that no request of ours allows"))
+            return
         self._until_close = self._ends_with_connection()
         self._head_done = True
         if self._head_only:

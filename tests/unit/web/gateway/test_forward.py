@@ -406,6 +406,12 @@ async def dies_in_the_header(reader: asyncio.StreamReader, writer: asyncio.Strea
             answering(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
             ProblemKind.UPSTREAM_GARBAGE,
         ),
+        (
+            answering(
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\n\x1f\x8b\r\n0\r\n\r\n"
+            ),
+            ProblemKind.UPSTREAM_GARBAGE,
+        ),
         (answering(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000), ProblemKind.UPSTREAM_GARBAGE),
     ],
 )
