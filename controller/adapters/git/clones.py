@@ -98,8 +98,8 @@ class Clones:
 
     @staticmethod
     def stored(clone: pygit2.Repository) -> int:
-        """Return the bytes in packs."""
-        return sum(file.stat().st_size for file in Path(clone.path, "objects", "pack").glob("*.pack"))
+        """Return the bytes of its objects."""
+        return sum(file.stat().st_size for file in Path(clone.path, "objects").glob("*/*"))
 
     @staticmethod
     def compact(clone: pygit2.Repository) -> None:

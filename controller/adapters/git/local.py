@@ -1,34 +1,32 @@
-"""Repositories on this host, read without libgit2's own server if that fails.
+"""Repositories on this host, read without libgit2's own server where that is slow or fails.
 
-libgit2 parses every commit that it lists or packs, and refuses the whole repository because of one author
-without an e-mail or one date beyond its integers; Git itself serves such commits. Then the refs are read one
-by one, and missing objects are copied as they are, whatever a commit says about its author.
+It computes for large files, which are copied as they are (`copying`). And libgit2 parses every commit that it lists or
+packs, and refuses the whole repository because of one author without an e-mail or one date beyond its integers; Git
+itself serves such commits. Then the refs are read one by one, and missing objects are copied, too, whatever a commit
+says about its author.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
 
 import pygit2
 from pygit2.enums import ObjectType
 
+from controller.adapters.git.copying import copy, has_large
 from controller.adapters.git.faults import DAMAGED, CloneDamaged, rule_of, translate
 from controller.adapters.git.refs import COMMIT_ID, PEELED, Advertised
 from controller.adapters.git.remote import RemoteSession
 from controller.adapters.git.writing import written
-from controller.domain.errors import ControllerError, Transient
+from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.ports import CommitDraft
 
-_TREE, _PARENT, _OBJECT = (
-    re.compile(rb"%s ([0-9a-f]{40})\n" % name) for name in (b"tree", b"parent", b"object")
-)
-_ENTRY = re.compile(rb"([0-7]+) [^\0]+\0(.{20})", re.DOTALL)
-_SUBMODULE = 0o160000
+_OBJECT = re.compile(rb"object ([0-9a-f]{40})\n")
 _ERRORS = (pygit2.GitError, KeyError, ValueError, OSError)
 
 
@@ -43,12 +41,24 @@ class LocalSession(RemoteSession):
     def transfer(self, refspecs: Iterable[str], stored: int) -> None:
         """Fetch objects. Copied ones get no references here, which libgit2 would fail to read later."""
         refspecs = tuple(refspecs)
+        if self._has_large():
+            with suppress(CloneDamaged, Stalled):  # packs may have more than the refs need, and too much
+                self._callbacks.begin(stored)
+                self._copy(refspecs)
+                return
         try:
             super().transfer(refspecs, stored)
         except CloneDamaged:
-            with self._readable() as source:
-                for commit in _meant(refspecs, refs_of(source)):
-                    copy(source, self._clone, commit, self._received)
+            self._copy(refspecs)
+
+    def _has_large(self) -> bool:
+        with self._readable() as source:
+            return has_large(source, self._clone)
+
+    def _copy(self, refspecs: Iterable[str]) -> None:
+        with self._readable() as source:
+            for commit in _meant(refspecs, refs_of(source)):
+                copy(source, self._clone, commit, self._received)
 
     def commit(self, branch: str, parent: str, draft: CommitDraft) -> str:
         """Write the commit into the repository itself: its branch is compared and changed at once."""
@@ -136,48 +146,3 @@ def _meant(refspecs: Iterable[str], there: Advertised) -> Iterator[str]:
             yield from (there.refs.get(name + PEELED, there.refs[name]) for name in names)
         elif wanted in there.refs:
             yield there.refs.get(wanted + PEELED, there.refs[wanted])
-
-
-def copy(
-    source: pygit2.Repository, clone: pygit2.Repository, commit: str, received: Callable[[int], None]
-) -> None:
-    """Copy the commit, its history and all objects in them that the clone lacks. Each object comes after
-    those that it needs, so the clone is consistent after an interruption. `received` gets the number of bytes
-    so far, and may stop it by raising. What the source itself lacks, like the history of a shallow clone, is
-    skipped; `check_complete` decides whether that matters.
-    """
-    number = 0
-    waiting = [(pygit2.Oid(hex=commit), False)]
-    begun: set[pygit2.Oid] = set()
-    while waiting:
-        id, ready = waiting.pop()
-        if not ready and (id in begun or id in clone.odb or id not in source.odb):
-            continue
-        begun.add(id)
-        kind, content = source.odb.read(id)
-        if not ready and (needed := tuple(_needed(kind, content))):
-            waiting.append((id, True))
-            waiting.extend((other, False) for other in needed)
-            continue
-        if clone.odb.write(kind, content) != id:
-            raise ValueError(f"object {id} is damaged")
-        number += len(content)
-        received(number)
-
-
-def _needed(kind: int, content: bytes) -> Iterator[pygit2.Oid]:
-    if kind == ObjectType.TREE:
-        for mode, raw in _ENTRY.findall(content):
-            if int(mode, 8) != _SUBMODULE:
-                yield pygit2.Oid(raw=raw)
-    elif kind == ObjectType.COMMIT:
-        header = content.partition(b"\n\n")[0] + b"\n"
-        found = _TREE.match(header)
-        at = found.end() if found else 0
-        while parent := _PARENT.match(header, at):
-            at = parent.end()
-            yield pygit2.Oid(hex=parent[1].decode())
-        if found:
-            yield pygit2.Oid(hex=found[1].decode())
-    elif kind == ObjectType.TAG and (tagged := _OBJECT.match(content)):
-        yield pygit2.Oid(hex=tagged[1].decode())

@@ -412,10 +412,15 @@ def test_a_fetch_that_is_killed_is_made_up_for(
     assert left == []
 
 
-def test_a_large_repository_of_this_host_takes_no_memory(author: Author, tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_large_repository_of_this_host_takes_no_memory(
+    author: Author, tmp_path: Path, packed: bool
+) -> None:
     """libgit2 packs it itself, and kept all that it had compressed."""
     count, size = 12, 8
     author.commit({"a.yaml": "1", **{f"large-{number}": noise(size) for number in range(count)}})
+    if packed:
+        git(author.remote, "-c", "pack.compression=0", "gc", "-q")
     peak = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
     child = run_child(
         f"import resource; before = {peak}; {FETCH}; print({peak} - before)",
@@ -426,6 +431,31 @@ def test_a_large_repository_of_this_host_takes_no_memory(author: Author, tmp_pat
     grown, _ = child.communicate()
     assert child.returncode == 0
     assert int(grown) < count * size * 1024 * 2 / 3  # KiB
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["loose", "packed"])
+def test_large_files_of_this_host_are_copied_as_they_are(
+    sources: GitSources, author: Author, tmp_path: Path, packed: bool
+) -> None:
+    """A push of models must not take the daemon a minute of compressing what is compressed."""
+    spec = repository(str(author.remote))
+    author.commit({"a.yaml": "1", "large": noise(4)})
+    if packed:
+        git(author.remote, "gc", "-q")
+    assert content(sources, fetch(sources, spec)) == b"1"
+    there, here = author.remote / "objects", tmp_path / "clones" / "demo.git" / "objects"
+    assert large_files(here) == large_files(there)
+    for number in range(2, 4):  # a pack that it has already is not copied for a small change in a new one
+        author.commit({"a.yaml": str(number), "large": noise(4), "small": str(number)})
+        assert content(sources, fetch(sources, spec)) == str(number).encode()
+    assert large_files(here) >= large_files(there)
+    assert list(here.rglob("tmp_*")) == []
+
+
+def large_files(objects: Path) -> set[tuple[str, bytes]]:
+    """Return the names and contents of large files of objects."""
+    files = (path for path in objects.rglob("*") if path.is_file() and path.stat().st_size > 2**20)
+    return {(path.name, path.read_bytes()) for path in files}
 
 
 def test_two_processes_do_not_write_one_clone_at_once(

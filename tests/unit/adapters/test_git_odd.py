@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from pygit2.enums import ObjectType
 
 from controller.adapters.git import GitSources
+from controller.adapters.git.copying import copy
 from controller.adapters.git.faults import CloneDamaged
-from controller.adapters.git.local import copy
 from controller.config import GitSettings
 from controller.domain.apps.spec import BuildImage, RefKind
 from controller.domain.errors import ControllerError, Stalled, Transient
