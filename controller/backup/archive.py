@@ -17,12 +17,13 @@ import hashlib
 import io
 import json
 import os
+import struct
 import tarfile
 import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, BinaryIO, Final, Protocol, cast
 
@@ -40,6 +41,7 @@ MOST_NAME: Final = 1400  # bytes: a bucket and a key
 HEADERS: Final = "PRICHAL.headers"  # the key of a member's own headers among the extended ones
 _LONGEST_LINE: Final = 16 * 2**10  # bytes of a line of the manifest: of a name, each byte may take six
 _AT_ONCE: Final = 250_000  # names whose hashes are compared at once
+_MARK: Final = struct.Struct("q")
 _PADDING: Final = 2**16  # bytes of zeros that may follow the last member
 _LEVEL: Final = 1  # of gzip: models and images hardly shrink, and the others shrink enough
 
@@ -305,21 +307,36 @@ class ArchiveReader:
                 raise damaged("something follows its end")
 
     def _twice(self) -> str:
-        """Return the name of a member that is there twice, "" without any. Memory is bounded: many names are looked at
-        in several rounds, in each of which some of the hashes count."""
-        rounds = self.count // _AT_ONCE + 1
-        for number in range(rounds):
-            seen = set[int]()
+        """Return the name of a member that is there twice, "" without any. Memory and time are bounded: each line is
+        read once, and the hashes of many names are compared in several parts, which wait in files."""
+        count = self.count // _AT_ONCE + 1
+        with ExitStack() as files:
+            parts = [files.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
             self._lines.seek(0)
             for line in self._lines:
-                name = str(json.loads(line)["name"])
-                mark = hash(name)
-                if mark % rounds != number:
-                    continue
-                if mark in seen:
-                    return name[:200]
-                seen.add(mark)
-        return ""
+                mark = hash(_name_in(line))
+                parts[mark % count].write(_MARK.pack(mark))
+            twice = next((found for part in parts if (found := _repeated(part)) is not None), None)
+        if twice is None:
+            return ""
+        self._lines.seek(0)
+        return next(name[:200] for name in map(_name_in, self._lines) if hash(name) == twice)
+
+
+def _name_in(line: bytes) -> str:
+    return str(json.loads(line)["name"])
+
+
+def _repeated(part: IO[bytes]) -> int | None:
+    """Return a hash that is there twice."""
+    part.seek(0)
+    seen = set[int]()
+    while piece := part.read(PIECE):  # a multiple of a hash's bytes
+        for (mark,) in _MARK.iter_unpack(piece):
+            if mark in seen:
+                return int(mark)
+            seen.add(mark)
+    return None
 
 
 class _Raw(io.RawIOBase):
