@@ -91,7 +91,7 @@ class Engine(Protocol):
     ) -> None:
         """Remove images that were built here for the app and that no container uses, except the `keep` newest, those in
         `spare` (`ImagePin.deploy`) and those in `earlier`, the most wanted first, within `docker.keptImages`. With
-        `keep` 0, those that were pulled for it are removed, too."""
+        `keep` 0, those that were pulled for it are removed, too, except those in `spare`."""
 
     def image_sizes(self) -> Mapping[AppName, ImageUse]:
         """Return what images and builds of each app take on the disk."""

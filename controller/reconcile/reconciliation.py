@@ -17,6 +17,7 @@ from controller.domain.apps.followed_images import followed_by
 from controller.domain.apps.gpu_plan import beside_itself, gpu_failures
 from controller.domain.apps.health import judge_app, judge_component
 from controller.domain.apps.history import AppliedRevision, ManifestText, shown_manifests
+from controller.domain.apps.kept_images import needs_of
 from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.plan import BuildImageAction, CopyBox, Plan
 from controller.domain.apps.planner import pause_left, plan_app
@@ -543,25 +544,34 @@ class Reconciliation:
         return _Converged(desired, observed, plan, failures, acted=rounds > 0)
 
     def _tidy_images(self, keep: int) -> bool:
-        """Remove old images, and return whether that worked. A sleeping component has no container that would
-        keep its image, and a pipeline has one only while it runs. Runs that can be repeated may be of older
-        commits.
-        """
-        asleep = {r.component for r in self._deps.store.routes.of(self._app) if r.asleep}
-        spare = {c.image for c in self._status_writer.status.components if c.name in asleep}
-        runs = self._deps.store.runs
-        for pipeline in runs.pipelines(self._app):
-            spare.update(stage.image for stage in pipeline.stages)
-        spare |= runs.images(self._app)
-        spare |= images_to_repeat(runs.ended_badly(self._app, _REPEATABLE), _REPEATABLE_IMAGES)
+        """Remove old images, of an app that goes all (`keep` 0), and return whether that worked."""
+        spare = self._needed_images() if keep else self._needed_elsewhere()
+        earlier = self._earlier_images() if keep else ()
         try:
-            self._deps.engine.prune_images(
-                self._app, keep, frozenset(spare), self._earlier_images() if keep else ()
-            )
+            self._deps.engine.prune_images(self._app, keep, spare, earlier)
         except ControllerError as error:  # doctor reports a full disk; running containers are not affected
             log.warning("could not remove old images: %s", error.message, extra={"app": self._app})
             return False
         return True
+
+    def _needed_images(self) -> frozenset[str]:
+        """Return images of the app that no container may keep. A sleeping component has none, and a pipeline has one
+        only while it runs. Runs that can be repeated may be of older commits."""
+        asleep = {r.component for r in self._deps.store.routes.of(self._app) if r.asleep}
+        needed = {c.image for c in self._status_writer.status.components if c.name in asleep}
+        runs = self._deps.store.runs
+        for pipeline in runs.pipelines(self._app):
+            needed.update(stage.image for stage in pipeline.stages)
+        needed |= runs.images(self._app)
+        needed |= images_to_repeat(runs.ended_badly(self._app, _REPEATABLE), _REPEATABLE_IMAGES)
+        return frozenset(needed)
+
+    def _needed_elsewhere(self) -> frozenset[str]:
+        """Return images that other apps need: they may have found one here that was pulled for this app."""
+        history, revisions = self._deps.store.history, self._deps.settings.docker.kept_revisions
+        others = (status for status in self._deps.store.apps.all() if status.app != self._app)
+        needed = (needs_of(status, history.list(status.app), revisions) for status in others)
+        return frozenset(image for images in needed for image in images)
 
     def _earlier_images(self) -> tuple[str, ...]:
         """Return the images by which the app can be rolled back without a build."""

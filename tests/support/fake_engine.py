@@ -110,6 +110,9 @@ class FakeEngine:
         self.writers: set[ComponentName] = set()  # that do not start where they cannot write
         self.writing: set[tuple[AppName, ComponentName, str]] = set()
         self.pulls: list[str] = []
+        self.spared: dict[
+            AppName, frozenset[str]
+        ] = {}  # images that the last removal of old ones had to keep
         self.builds: list[str] = []
         self.build_secrets: dict[str, dict[str, str]] = {}
         self.build_registries: dict[str, list[str]] = {}  # those that builds were given, by tag
@@ -381,6 +384,7 @@ class FakeEngine:
         earlier: tuple[str, ...] = (),
     ) -> None:
         self._require_up()
+        self.spared[app] = spare
         prefix = f"{self.instance}.local/{app}/"
         in_use = spare | {*earlier} | {c.image for c in self._containers.values()}
         tags = [tag for tag in reversed(self.builds) if tag.startswith(prefix) and tag in self.images]

@@ -827,7 +827,7 @@ class ImageStore:
                     for tag in ours:
                         _remove(client, tag)
             if not keep:
-                self._pulled.forget(app)
+                self._pulled.forget(app, spare)
 
     def _within_bound(
         self, wanted: tuple[str, ...], built: list[Json], in_use: Collection[str]

@@ -40,6 +40,12 @@ class _Pulled:
     id: str
     ours: tuple[str, ...]  # tags that say for whom it was pulled
     at: float
+    digests: tuple[str, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return the names by which an app pins the image."""
+        return frozenset((self.id, *self.digests))
 
 
 @dataclass
@@ -171,11 +177,12 @@ class PulledImages:
                     own.setdefault(AppName(app), set()).add(image["Id"])
         return {app: self._layers.together(images) for app, images in own.items()}
 
-    def forget(self, app: AppName) -> None:
-        """Remove what was pulled for an app and nothing uses: it was disconnected."""
+    def forget(self, app: AppName, spare: Collection[str]) -> None:
+        """Remove what was pulled for an app that was disconnected, and that nothing uses. `spare` has ids and digests
+        of images that others need."""
         used = self._used()
         for image in self._of(app):
-            if image.id not in used:
+            if image.id not in used and not image.names.intersection(spare):
                 self._remove(image)
 
     def _listed(self, app: str) -> list[Json]:
@@ -189,7 +196,8 @@ class PulledImages:
         for image in self._listed(app):
             ours = tuple(tag for tag in image["RepoTags"] or () if tag.startswith(prefix))
             times = [int(tag.removeprefix(prefix).partition("-")[0]) for tag in ours]
-            found.append(_Pulled(image["Id"], ours, max(times, default=0)))
+            digests = tuple(image["RepoDigests"] or ())
+            found.append(_Pulled(image["Id"], ours, max(times, default=0), digests))
         return found
 
     def _used(self) -> frozenset[str]:

@@ -287,6 +287,26 @@ def test_what_was_pulled_for_an_app_has_a_bound_together(
     assert not bounded.pin(ExistingImage(first), None, registry.registries()).present
 
 
+def test_what_another_app_needs_stays_when_its_app_goes(
+    bounded: DockerEngine,
+    client: docker.APIClient,
+    registry: LocalRegistry,
+    images: Callable[[bytes], str],
+    instance: str,
+) -> None:
+    """The other app has found the image here, so that the engine does not know that it needs it."""
+    shared, own = (images(os.urandom(2**20)) for _ in range(2))
+    for name in (shared, own):
+        bounded.pull(APP, name, registry.registries())
+    needed = bounded.pin(ExistingImage(shared), None, registry.registries())
+    bounded.prune_images(APP, 0, frozenset((needed.deploy,)))
+    assert bounded.pin(ExistingImage(shared), None, registry.registries()).present
+    assert not bounded.pin(ExistingImage(own), None, registry.registries()).present
+    assert len(names(client, f"{instance}.local/{APP}/")) == 1, "so that it can be removed later"
+    bounded.prune_images(APP, 0)
+    assert names(client, f"{instance}.local/") == []
+
+
 def test_old_images_that_nothing_uses_make_room(
     bounded: DockerEngine,
     client: docker.APIClient,

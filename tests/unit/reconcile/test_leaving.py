@@ -93,6 +93,18 @@ def test_disconnecting_removes_all_and_forgets(harness: Harness) -> None:
     assert harness.events()[-1] == "Disconnected"
 
 
+def test_disconnecting_spares_images_that_other_apps_need(harness: Harness) -> None:
+    """One may have found an image here that was pulled for the app that goes, and have no container of it now."""
+    harness.connect(app(), app("other"))
+    harness.push(ml())
+    harness.run()
+    harness.run(app=AppName("other"))
+    (image,) = {each.image for each in harness.status(AppName("other")).components}
+    harness.connect(app("other"))
+    assert harness.run("platform").name == "Removed"
+    assert harness.engine.spared[APP] == {image}
+
+
 def test_disconnecting_twice_is_told_once(harness: Harness) -> None:
     """The removal itself raises events of the engine, which ask for another pass."""
     harness.connect()
