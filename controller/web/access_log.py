@@ -149,7 +149,9 @@ class AccessLog:
         self._added = self._taken = 0  # bytes of memory; each is changed by one thread
         self._dropped = 0
         self._told = 0  # of the dropped ones, in our own log
-        self._cut = False  # the file ends in the middle of a line, because the disk was full
+        self._unwritten = b""  # lines that a full disk had no room for
+        self._is_cut = False  # the file ends in the middle of a line, because the disk was full
+        self._cut = 0  # lines of which only the beginning was written
         self._failing = False
         self._file = sys.stdout.fileno() if path is None else -1
         self._stop = threading.Event()
@@ -168,7 +170,7 @@ class AccessLog:
     @property
     def dropped(self) -> int:
         """Return how many lines were dropped since the start."""
-        return self._dropped
+        return self._dropped + self._cut
 
     def close(self) -> None:
         self._stop.set()
@@ -188,7 +190,7 @@ class AccessLog:
                 return
 
     def _write_all(self) -> None:
-        dropped = self._dropped
+        dropped = self.dropped
         if dropped > self._told:
             log.warning(
                 "lines of the access log were dropped, since it is too slow",
@@ -196,26 +198,35 @@ class AccessLog:
             )
             self._told = dropped
         self._open()
+        self._write()
+        while self._entries:
+            self._unwritten = self._piece()
+            self._write()
+
+    def _piece(self) -> bytes:
+        """Take lines that are written at once."""
         lines: list[bytes] = []
         size = 0
-        for _ in range(len(self._entries)):
-            entry = self._entries.popleft()
-            self._taken += entry.memory
-            line = self._format(entry).encode("ascii", "replace") + b"\n"
-            if size + len(line) > PIECE:
-                self._write(b"".join(lines))
-                lines, size = [], 0
+        while self._entries:
+            line = self._format(self._entries[0]).encode("ascii", "replace") + b"\n"
+            if lines and size + len(line) > PIECE:
+                break
+            self._taken += self._entries.popleft().memory
             lines.append(line)
             size += len(line)
-        if lines:
-            self._write(b"".join(lines))
+        return b"".join(lines)
 
-    def _write(self, piece: bytes) -> None:
-        """Write whole lines. What a full disk takes the end of is ended by the next write."""
-        if self._cut:
-            piece = b"\n" + piece
-        written = os.write(self._file, piece)
-        self._cut = written < len(piece) and written > 0
+    def _write(self) -> None:
+        """Write what was taken. What a full disk has no room for is written once it has."""
+        while self._unwritten:
+            start = b"\n" if self._is_cut else b""
+            written = os.write(self._file, start + self._unwritten) - len(start)
+            done, left = self._unwritten[:written], self._unwritten[written:]
+            self._is_cut = not done.endswith(b"\n")
+            if self._is_cut:  # others may write now, so that its end would be in no line
+                left = left.partition(b"\n")[2]
+                self._cut += 1
+            self._unwritten = left
 
     def _open(self) -> None:
         """Open the file, again if it was moved away meanwhile, as logrotate does it."""
@@ -226,7 +237,7 @@ class AccessLog:
             self._file = -1
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(self._path, flags, 0o640)
-        self._cut = False
+        self._is_cut = False
 
     def _is_there(self) -> bool:
         assert self._path is not None

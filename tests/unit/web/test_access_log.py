@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 import threading
 import tracemalloc
 from dataclasses import replace
@@ -228,8 +230,54 @@ def test_a_line_that_a_full_disk_has_cut_spoils_no_other(tmp_path: Path) -> None
     made._open()
     made._file, there = os.open(path, os.O_WRONLY | os.O_APPEND), made._file
     os.close(there)
-    made._cut = os.write(made._file, b"192.0.2.7 - an") > 0
+    made._is_cut = os.write(made._file, b"192.0.2.7 - an") > 0
     made.add(ENTRY)
     made._write_all()
     os.close(made._file)
     assert path.read_text().splitlines() == ["192.0.2.7 - an", combined(ENTRY)]
+
+
+def test_what_a_full_disk_has_no_room_for_is_written_later(tmp_path: Path) -> None:
+    made = AccessLog("combined", None)
+    made.close()
+    made._file = os.open("/dev/full", os.O_WRONLY)
+    for number in range(100):
+        made.add(replace(ENTRY, user=f"user-{number}"))
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space left"):
+            made._write_all()
+    os.close(made._file)
+    path = tmp_path / "access.log"
+    made._file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    made._write_all()
+    os.close(made._file)
+    assert [line.split()[2] for line in path.read_text().splitlines()] == [f"user-{n}" for n in range(100)]
+    assert made.dropped == 0
+
+
+def test_the_rest_of_a_cut_line_is_counted_and_not_written(tmp_path: Path) -> None:
+    """The program has a bound for the size of its files, at which the kernel writes a part as on a full disk."""
+    path = tmp_path / "access.log"
+    line = len(combined(ENTRY)) + 1
+    subprocess.run([sys.executable, "-c", _CUT, str(path), str(line * 3 // 2)], check=True)
+    assert path.read_text() == f"{combined(ENTRY)}\n{combined(ENTRY)[: line // 2]}\n{combined(ENTRY)}\n"
+
+
+_CUT = """
+import os, resource, signal, sys
+from tests.unit.web.test_access_log import ENTRY, AccessLog
+path, most = sys.argv[1], int(sys.argv[2])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+made = AccessLog("combined", None)
+made.close()
+made._file = os.open(path, os.O_WRONLY | os.O_CREAT)
+for _ in range(3):
+    made.add(ENTRY)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+try:
+    made._write_all()
+except OSError:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    made._write_all()
+assert made.dropped == 1, made.dropped
+"""
