@@ -56,11 +56,22 @@ def ask_creation(wanted: NewApp, id: str = "") -> AppOrder:
 
 
 def _placed(store: Store, id: str, wanted: NewApp, who: Principal) -> AppOrder | None:
-    """Return what a form has placed that a person has sent again, by going back, say."""
+    """Return what a form has placed that a person has sent again, by going back, say. If its app was deleted since
+    then, they want another one."""
     record = store.orders.get(id) if is_order_id(id) else None
     if record is None or not who.name or (record.order.by, record.order.app) != (who.name, wanted.name):
         return None
-    return record.order if record.state is not OrderState.REFUSED else None
+    if record.state is OrderState.REFUSED or (
+        record.state is OrderState.DONE and not _is_known(store, wanted.name)
+    ):
+        return None
+    return record.order
+
+
+def _is_known(store: Store, app: str) -> bool:
+    """Return whether an app is declared, as one is as soon as it is made, or still has something to be removed."""
+    known = (*(share.app for share in store.orders.shares()), *(status.app for status in store.apps.all()))
+    return app in known
 
 
 def _same(store: Store, order: AppOrder) -> AppOrder | None:

@@ -13,8 +13,10 @@ from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.orders import OrderState
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName
+from controller.domain.people.quotas import AppShare
 from controller.domain.people.roles import Grant, Role
 from controller.domain.reasons import Reason
+from controller.domain.templates import NO_LIMITS
 from controller.web.app import create_app
 from controller.web.storage import StorageClient
 from tests.support.fake_objects import FakeObjects
@@ -167,6 +169,28 @@ def test_a_form_that_is_sent_again_leads_to_the_order_that_it_has_placed(site: S
     assert renamed.status_code == 303
     assert renamed.location != first.location
     assert [record.order.app for record in site.store.orders.unfinished()] == [f"{NAME}-2"]
+
+
+def test_a_form_that_is_sent_again_after_its_app_was_deleted_makes_another_one(site: Site) -> None:
+    """A browser keeps the form with its order, and shows it on the way back."""
+    browser = site.browser("anna")
+    form = browser.open("/-/new/function")
+    fields = {"name": NAME, "order": hidden(form)["order"]}
+    first = send(browser, form, "/-/new/function", **fields)
+    site.work()
+    site.store.orders.replace_shares([AppShare(AppName(NAME), "anna", NO_LIMITS)])
+    assert send(browser, form, "/-/new/function", **fields).location == first.location, (
+        "its first pass has begun"
+    )
+    site.store.apps.save(AppStatus(AppName(NAME)))
+    send(browser, form, f"/-/apps/{NAME}/delete", confirm=NAME)
+    site.work()
+    site.store.orders.replace_shares(())
+    site.store.apps.forget(AppName(NAME))
+    again = send(browser, form, "/-/new/function", **fields)
+    assert again.status_code == 303
+    assert again.location != first.location
+    assert [record.order.app for record in site.store.orders.unfinished()] == [NAME]
 
 
 def test_a_form_of_somebody_else_places_an_order_of_its_own(site: Site) -> None:
