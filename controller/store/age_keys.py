@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from controller.age import AgeKeys
 
 _LISTED: Final = "SELECT * FROM age_keys WHERE app = ? ORDER BY number DESC"
+_PREVIEWS: Final = "SELECT app FROM branch_previews WHERE of_app = ?"
 _STORE: Final = "INSERT INTO age_keys (app, number, recipient, sealed, author, at) VALUES (?, ?, ?, ?, ?, ?)"
 _LOCKED: Final = "the keys of age cannot be read before the daemon has its own key"
 _FOREIGN: Final = (
@@ -82,7 +83,9 @@ class AgeKeyTable:
     def retire_refusal(self, app: AppName) -> str:
         """Return why the older keys may not be deleted; "" if they may."""
         in_force = ((each.app, _known_files(each)) for each in self._apps.all())
-        return retire_refusal(app, [key.recipient for key in self.listed(app)], in_force)
+        with self._database.read() as db:
+            previews = [AppName(row["app"]) for row in db.execute(_PREVIEWS, (app,)).fetchall()]
+        return retire_refusal((app, *previews), [key.recipient for key in self.listed(app)], in_force)
 
     def change(
         self, db: sqlite3.Connection, app: AppName, action: KeyAction, by: str, force: bool = False

@@ -55,17 +55,17 @@ def encrypted_files(found: Iterable[tuple[str, Collection[str]]]) -> tuple[Encry
 
 
 def retire_refusal(
-    owner: AppName,
+    users: Collection[AppName],
     keys: Sequence[str],
     in_force: Iterable[tuple[AppName, tuple[EncryptedFiles, ...] | None]],
 ) -> str:
-    """Return why all keys but the first may not be deleted: a commit in force, of the app or of one of its previews,
-    has files that no other key decrypts. "" if there is none. None stands for files that are not known."""
+    """Return why all keys but the first may not be deleted: a commit in force has files that no other key decrypts, or
+    it is not known which files one of the `users` has, the app and its previews (None). "" if there is no reason."""
     if len(keys) < 2:
         return ""
     told: list[str] = []
     for app, groups in in_force:
-        if groups is None and app == owner:
+        if groups is None and app in users:
             return Localizable(
                 "which files of {app} need its older age keys is not known before the daemon's next pass over it: "
                 "wait for it, or delete them nevertheless with --force",
@@ -88,7 +88,7 @@ def retire_refusal(
 def _needed(app: AppName, lost: Sequence[str], group: EncryptedFiles) -> str:
     files, rest = ", ".join(group.files), group.number - len(group.files)
     return Localizable(
-        "{place} needs the age key {keys}, for which {files} is encrypted and not for the newest one",
+        "{place} needs the age key {keys}: the newest one cannot decrypt {files}",
         place=Localizable("the platform folder")
         if app == PLATFORM
         else Localizable("the commit of {app} in force", app=app),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from controller.age import AgeKeys
 from controller.domain.apps.age_keys import MAX_AGE_KEYS, KeyAction
+from controller.domain.apps.branch_previews import BranchPreview, BranchPreviews
 from controller.domain.apps.owned_secrets import SecretChange
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled
@@ -91,6 +93,21 @@ def test_rotation_keeps_the_old_ones_until_they_are_retired(owner: SqliteStore, 
     assert keys_of(owner).recipients == (second,)
     assert "unchanged: there are no older age keys" in outcome(owner, guest, change(KeyAction.RETIRE))
     assert keys_of(owner, OTHER).recipients, "others keep theirs"
+
+
+def test_a_preview_whose_files_no_pass_of_this_release_has_looked_for_keeps_the_keys(
+    owner: SqliteStore, guest: SqliteStore
+) -> None:
+    outcome(owner, guest, change(KeyAction.ROTATE))
+    name, head = AppName("demo-x"), "a" * 40
+    preview = BranchPreview(name, DEMO, "refs/heads/x", head, 1.0, 2.0)
+    owner.branches.record(BranchPreviews((preview,)), (), 1.0)
+    older = AppStatus(name, desired_revision=head, encrypted=None)
+    owner.apps.save(older)
+    assert "which files of demo-x need its older age keys is not known" in guest.age_keys.retire_refusal(DEMO)
+    owner.apps.save(replace(older, app=AppName("unrelated")))
+    owner.apps.save(replace(older, encrypted=()))
+    assert guest.age_keys.retire_refusal(DEMO) == ""
 
 
 def test_a_change_counts_once_and_asks_for_a_pass(owner: SqliteStore, guest: SqliteStore) -> None:
