@@ -36,6 +36,8 @@ WORDS = {
     r"unasked": "unexpectedly",
     r"whoever": "the one who, everybody who, or name it",
 }
+#: The same for Russian texts, as beginnings of words: one thing has one name in a language.
+RUSSIAN = {"движк": "Docker", "движок": "Docker", "кеш": "кэш", "объём": "ёмкость", "объем": "ёмкость"}
 #: Quotes what is refused.
 QUOTES = {ROOT / "docs" / "style.md", Path(__file__)}
 
@@ -72,6 +74,17 @@ def findings(path: Path, before: int, text: str) -> Iterator[str]:
 def test_no_text_has_a_word_that_is_refused() -> None:
     found = [
         one for path, before, text in texts() if path not in QUOTES for one in findings(path, before, text)
+    ]
+    assert found == []
+
+
+def test_one_thing_has_one_name_in_russian() -> None:
+    refused = re.compile("|".join(rf"\b{word}" for word in RUSSIAN), re.IGNORECASE)
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: write {RUSSIAN[match[0].lower()]}: {line.strip()}"
+        for path in (*ROOT.glob("controller/*/locale/ru/*.po"), *ROOT.glob("docs/ru/**/*.md"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if (match := refused.search(line))
     ]
     assert found == []
 
