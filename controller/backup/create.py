@@ -29,6 +29,7 @@ from controller.domain.backups import (
     outdated,
 )
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.localizable import sentences
 from controller.domain.reasons import Reason
 from controller.file_trees import remove_tree
 from controller.store.backup_record import load_record, save_record
@@ -148,8 +149,7 @@ def box_objects(settings: Settings) -> S3Objects | None:
         advice = (
             "The storage of boxes runs with the daemon: start it, or leave boxes out with --without-boxes"
         )
-        text = f"{error.message}. {advice}"
-        raise Transient(error.reason, text) from error
+        raise Transient(error.reason, sentences(error.message, advice)) from error
     return objects
 
 

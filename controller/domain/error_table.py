@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller.domain.errors import ControllerError, Stalled, Transient
-from controller.domain.localizable import Localizable, joined, shortened, stripped
+from controller.domain.localizable import Localizable, joined, sentences, shortened, stripped
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret, scrub
 from controller.domain.text import excerpt
@@ -36,7 +36,7 @@ class ErrorRule:
         # Scrubbed as a whole: half a secret would not be found.
         told = shortened(stripped(scrub(text, secrets)), MAX_TEXT)
         sentence = joined((doing, told if isinstance(told, Localizable) else told.rstrip(".")), ": ")
-        message = joined((sentence, self.advice), ". ") if self.advice else sentence
+        message = sentences(sentence, self.advice) if self.advice else sentence
         if self.kind is Transient:
             return Transient(self.reason, message, retry_after)
         return self.kind(self.reason, message)

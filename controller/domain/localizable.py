@@ -113,6 +113,11 @@ def joined(parts: Iterable[str], separator: str = "; ") -> str:
     )
 
 
+def sentences(first: str, second: str) -> str:
+    """Return two sentences as one text. The first gets a full stop, unless it ends as a sentence does."""
+    return joined((first, second), " " if first.endswith(_ENDS) else ". ")
+
+
 def first_line(text: str) -> str:
     """Return the first line of a text; of a message whose lines are messages, the first one."""
     if "\n" not in text:

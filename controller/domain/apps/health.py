@@ -11,7 +11,7 @@ from controller.domain.apps.observed import ObservedApp, WorkloadState
 from controller.domain.apps.plan import Hold, Plan, subject_text
 from controller.domain.apps.spec import ComponentKind
 from controller.domain.apps.status import BoxStatus, ComponentStatus, Setback
-from controller.domain.localizable import Localizable, joined
+from controller.domain.localizable import Localizable, joined, sentences
 from controller.domain.names import short
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
@@ -91,7 +91,7 @@ def _of_running(
         )
         waits = held.why if held else ""
         why = setback.message if setback else memory.failure or waits or _engine_says(observed, route)
-        return _degraded(Reason.REPLICAS_MISSING, joined((message, why), ". ") if why else message, revision)
+        return _degraded(Reason.REPLICAS_MISSING, sentences(message, why) if why else message, revision)
     if unready:
         return _degraded(Reason.NOT_ANSWERING, unready, revision)
     message = Localizable("version {fingerprint} serves", fingerprint=short(route.fingerprint))

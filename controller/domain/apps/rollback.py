@@ -15,7 +15,7 @@ from controller.domain.apps.requests import Outcome
 from controller.domain.apps.rollout_watch import AUTOMATIC, FailedRollout
 from controller.domain.apps.status import AppStatus, Rollback, is_suspended
 from controller.domain.errors import Stalled
-from controller.domain.localizable import Localizable, joined
+from controller.domain.localizable import Localizable, sentences
 from controller.domain.reasons import Reason
 from controller.domain.units import rfc3339
 
@@ -185,5 +185,5 @@ def holding(app: str, rollback: Rollback, is_there: bool, failed: FailedRollout 
         until=until,
     )
     if failed:
-        message = joined((message, failed.message), ". ")
+        message = sentences(message, failed.message)
     return Condition(ConditionType.ROLLED_BACK, True, Reason.ROLLED_BACK, message, revision=rollback.revision)

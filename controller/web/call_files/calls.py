@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from controller.domain.errors import ControllerError
-from controller.domain.localizable import Localizable
+from controller.domain.localizable import Localizable, sentences
 from controller.domain.reasons import Reason
 from controller.tracing import OFF, Tracer
 from controller.web import isolated_json
@@ -295,4 +295,4 @@ def _told(doing: str) -> Iterator[None]:
             raise RequestRefused(
                 HttpProblem(ProblemKind.STORE_BUSY, Localizable("Try again in a moment."), retry_after=2)
             ) from error
-        raise RequestRefused(replace(problem, detail=f"{doing}. {problem.detail}")) from error
+        raise RequestRefused(replace(problem, detail=sentences(doing, problem.detail))) from error

@@ -8,6 +8,7 @@ import pytest
 
 from controller.domain.error_table import MAX_TEXT, ErrorRule, ErrorTable
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 
@@ -53,6 +54,10 @@ def test_a_sentence_has_what_was_done_what_happened_and_what_to_do() -> None:
         DENIED.error("cannot read x", "no access. ").message == "cannot read x: no access. Check the password"
     )
     assert AWAY.error("cannot read x", "it is away").message == "cannot read x: it is away"
+    told = Localizable("the server says: {words}", words="No access!")
+    assert DENIED.error("cannot read x", told).message.endswith("No access! Check the password")
+    told = Localizable("the server says: {words}", words="No access.")
+    assert DENIED.error("cannot read x", told).message.endswith("No access. Check the password")
 
 
 def test_secrets_and_long_texts_are_cut() -> None:
