@@ -38,6 +38,7 @@ class OwnEngine:
     live_restore: bool = False
     firewall: bool = False
     users: bool = False
+    options: tuple[str, ...] = ()  # more of them for dockerd
     _network: subprocess.Popen[bytes] = field(default_factory=lambda: _new_network())
     _process: subprocess.Popen[bytes] | None = None
 
@@ -69,6 +70,7 @@ class OwnEngine:
             *([] if self.firewall else ["--iptables=false", "--ip-forward=false", "--ip-masq=false"]),
             *(["--userns-remap=nobody:nogroup"] if self.users else []),
             *(["--live-restore"] if self.live_restore else []),
+            *self.options,
         ]
 
     def _shifting(self) -> list[str]:
@@ -152,10 +154,12 @@ def _namespace(pid: int) -> str:
 
 
 @contextmanager
-def own_engine(firewall: bool = False, users: bool = False) -> Iterator[OwnEngine]:
+def own_engine(
+    firewall: bool = False, users: bool = False, options: tuple[str, ...] = ()
+) -> Iterator[OwnEngine]:
     """Running."""
     with TemporaryDirectory(prefix="engine-", dir="/tmp") as folder:
-        engine = OwnEngine(Path(folder), firewall=firewall, users=users)
+        engine = OwnEngine(Path(folder), firewall=firewall, users=users, options=options)
         try:
             engine.start()
             yield engine
