@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import docker
 import docker.errors
 
 from controller.adapters.docker.connection import EngineConnection
@@ -40,12 +41,6 @@ class _Pulled:
     id: str
     ours: tuple[str, ...]  # tags that say for whom it was pulled
     at: float
-    digests: tuple[str, ...]
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Return the names by which an app pins the image."""
-        return frozenset((self.id, *self.digests))
 
 
 @dataclass
@@ -180,9 +175,9 @@ class PulledImages:
     def forget(self, app: AppName, spare: Collection[str]) -> None:
         """Remove what was pulled for an app that was disconnected, and that nothing uses. `spare` has ids and digests
         of images that others need."""
-        used = self._used()
+        used, digests = self._used(), digests_by_id(self._connection.client)
         for image in self._of(app):
-            if image.id not in used and not image.names.intersection(spare):
+            if image.id not in used and not {image.id, *digests.get(image.id, ())}.intersection(spare):
                 self._remove(image)
 
     def _listed(self, app: str) -> list[Json]:
@@ -196,8 +191,7 @@ class PulledImages:
         for image in self._listed(app):
             ours = tuple(tag for tag in image["RepoTags"] or () if tag.startswith(prefix))
             times = [int(tag.removeprefix(prefix).partition("-")[0]) for tag in ours]
-            digests = tuple(image["RepoDigests"] or ())
-            found.append(_Pulled(image["Id"], ours, max(times, default=0), digests))
+            found.append(_Pulled(image["Id"], ours, max(times, default=0)))
         return found
 
     def _used(self) -> frozenset[str]:
@@ -229,6 +223,11 @@ class PulledImages:
         except OSError:
             return None
         return found.f_bavail * found.f_frsize
+
+
+def digests_by_id(client: docker.APIClient) -> dict[str, tuple[str, ...]]:
+    """Return the digests of all images. A list of some, by their names, has only the digests that the filter names."""
+    return {image["Id"]: tuple(image["RepoDigests"] or ()) for image in client.images()}
 
 
 def is_pulled(tag: str) -> bool:

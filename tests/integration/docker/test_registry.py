@@ -16,6 +16,7 @@ import pytest
 from controller.adapters.docker import DockerEngine
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.images import ImageStore
+from controller.adapters.docker.listed import listed_images
 from controller.config import DockerSettings
 from controller.domain.apps.observed import ImageOrigin
 from controller.domain.apps.spec import ExistingImage, SecretSpec
@@ -303,6 +304,8 @@ def test_what_another_app_needs_stays_when_its_app_goes(
     assert bounded.pin(ExistingImage(shared), None, registry.registries()).present
     assert not bounded.pin(ExistingImage(own), None, registry.registries()).present
     assert len(names(client, f"{instance}.local/{APP}/")) == 1, "so that it can be removed later"
+    (listed,) = (each for each in listed_images(DockerSettings(), instance) if each.app == APP)
+    assert needed.deploy in listed.digests, "by which `prichal image prune` knows that an app needs it"
     bounded.prune_images(APP, 0)
     assert names(client, f"{instance}.local/") == []
 
