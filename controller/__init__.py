@@ -1,3 +1,3 @@
-"""prichal: GitOps for machine-learning modules on one host. The map of the rooms is in CONTRIBUTING.md."""
+"""prichal: GitOps for machine-learning modules on one host. CONTRIBUTING.md says what each package is for."""
 
 __version__ = "0.1.0"

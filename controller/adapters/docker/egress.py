@@ -3,7 +3,7 @@
 The daemon has no right to change a firewall, but that of using Docker, which is more. So a short-lived
 container does it: without an image of anybody's (its file system is empty but for the host's own programs,
 read-only), in the host's network, with the right to change that and no other one. It is the engine's host,
-wherever that is. Called by the rooms that make networks and start containers; `prichal doctor` has it look.
+wherever that is. Called by the modules that make networks and start containers; `prichal doctor` has it look.
 """
 
 from __future__ import annotations

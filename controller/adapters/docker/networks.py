@@ -16,7 +16,7 @@ from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, network_name
 
 #: Engine 20.10 looks for duplicates before it makes a network, not while: two that ask at once get two of one name, and
-#: no container can start there any more. One process makes networks, through several of its rooms.
+#: no container can start there any more. One process makes networks, through several of its modules.
 _MAKING = threading.Lock()
 #: Option of a network: the name of its interface on the host.
 BRIDGE = "com.docker.network.bridge.name"
