@@ -90,8 +90,11 @@ class Engine(Protocol):
         earlier: tuple[str, ...] = (),
     ) -> None:
         """Remove images that were built here for the app and that no container uses, except the `keep` newest, those in
-        `spare` (`ImagePin.deploy`) and those in `earlier`, the most wanted first, within `docker.keptImages`. With
-        `keep` 0, those that were pulled for it are removed, too, except those in `spare`."""
+        `spare` (`ImagePin.deploy`) and those in `earlier`, the most wanted first, within `docker.keptImages`."""
+
+    def remove_pulled_images(self, app: AppName, spare: frozenset[str] = frozenset()) -> None:
+        """Remove images that were pulled for an app that goes, except those that a container uses and those in `spare`
+        (`ImagePin.deploy`)."""
 
     def image_sizes(self) -> Mapping[AppName, ImageUse]:
         """Return what images and builds of each app take on the disk."""

@@ -446,7 +446,7 @@ class Reconciliation:
             raise Waiting(Reason.RUNS_STOPPING, Localizable("its runs are being stopped"), _RUNS_PAUSE)
         for route in deps.store.routes.of(self._app):
             deps.store.routes.withdraw(self._app, route.component)
-        if not self._tidy_images(keep=0):
+        if not self._remove_images():
             raise Waiting(
                 Reason.IMAGES_STAY,
                 Localizable("its images cannot be removed yet; see the daemon's log"),
@@ -544,11 +544,20 @@ class Reconciliation:
         return _Converged(desired, observed, plan, failures, acted=rounds > 0)
 
     def _tidy_images(self, keep: int) -> bool:
-        """Remove old images, of an app that goes all (`keep` 0), and return whether that worked."""
-        spare = self._needed_images() if keep else self._needed_elsewhere()
-        earlier = self._earlier_images() if keep else ()
+        """Remove old images, and return whether that worked."""
+        engine, needed, earlier = self._deps.engine, self._needed_images(), self._earlier_images()
+        return self._has_removed(lambda: engine.prune_images(self._app, keep, needed, earlier))
+
+    def _remove_images(self) -> bool:
+        """Remove all images of an app that goes, and return whether that worked."""
+        engine, needed = self._deps.engine, self._needed_elsewhere()
+        return self._has_removed(lambda: engine.prune_images(self._app, keep=0)) and self._has_removed(
+            lambda: engine.remove_pulled_images(self._app, needed)
+        )
+
+    def _has_removed(self, remove: Callable[[], None]) -> bool:
         try:
-            self._deps.engine.prune_images(self._app, keep, spare, earlier)
+            remove()
         except ControllerError as error:  # doctor reports a full disk; running containers are not affected
             log.warning("could not remove old images: %s", error.message, extra={"app": self._app})
             return False

@@ -58,7 +58,8 @@ class LimitedCall:
     on any."""
 
     __slots__ = (
-        "_turn", "begins", "cancel", "deadline", "expired", "gone", "id", "left", "overdue", "queued", "waits",
+        "_turn", "answered", "begins", "cancel", "deadline", "expired", "gone", "id", "left", "overdue", "queued",
+        "waits",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +72,8 @@ class LimitedCall:
         self.waits: Optional[Callable[[], object]] = None
         self.begins: Callable[[], object] = _nothing
         self.expired = False
+        #: Of an expired call: set when it has been answered. Its connection must not end before.
+        self.answered: Optional[threading.Event] = None
         self.left = False  # the caller has gone, and the call was dropped or cancelled for it
         self.queued = False  # it waits for a batch, and the function has not been called for it
         self.cancel: Optional[Callable[[], object]] = (
@@ -202,11 +205,11 @@ class ConcurrencyLimiter:
             return True
 
     def expire(self, now: float) -> list[LimitedCall]:
-        """Mark every overdue call; the marked ones are the caller's to answer."""
+        """Mark every overdue call; the marked ones are the caller's to answer, who sets ``answered`` then."""
         with self._lock:
             overdue = [call for call in self._running if call.deadline <= now and not call.expired]
             for call in overdue:
-                call.expired = True
+                call.expired, call.answered = True, threading.Event()
             self._lost += len(overdue)
             if self._lost >= self.capacity and self._exhausted_since is None:
                 self._exhausted_since = now

@@ -412,6 +412,8 @@ class Predictor:
                     f"{self._name} ended {time.monotonic() - call.deadline:.1f} s after its timeout",
                     request=request_id,
                 )
+            if call.answered is not None:
+                call.answered.wait()
             raise CallerLeft
         if isinstance(failure, ClientDisconnected):
             raise failure  # in the middle of a stream, behind which nothing can be said

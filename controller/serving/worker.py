@@ -278,6 +278,8 @@ class ServingWorker:
             call.overdue()
         except Exception:  # noqa: BLE001 -- the clock must go on whatever happens
             log.write(traceback.format_exc())
+        if call.answered is not None:
+            call.answered.set()
         self._cancel(call)
         with self._changed:
             self._changed.notify_all()  # the connection is abandoned: a drain need not wait for it

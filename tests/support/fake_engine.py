@@ -112,7 +112,7 @@ class FakeEngine:
         self.pulls: list[str] = []
         self.spared: dict[
             AppName, frozenset[str]
-        ] = {}  # images that the last removal of old ones had to keep
+        ] = {}  # images that had to be kept when those pulled for an app were removed
         self.builds: list[str] = []
         self.build_secrets: dict[str, dict[str, str]] = {}
         self.build_registries: dict[str, list[str]] = {}  # those that builds were given, by tag
@@ -384,7 +384,6 @@ class FakeEngine:
         earlier: tuple[str, ...] = (),
     ) -> None:
         self._require_up()
-        self.spared[app] = spare
         prefix = f"{self.instance}.local/{app}/"
         in_use = spare | {*earlier} | {c.image for c in self._containers.values()}
         tags = [tag for tag in reversed(self.builds) if tag.startswith(prefix) and tag in self.images]
@@ -392,6 +391,10 @@ class FakeEngine:
             names = {image_id(tag), self._pushed(tag)}
             if in_use.isdisjoint(names):
                 self.images -= {tag, *names}
+
+    def remove_pulled_images(self, app: AppName, spare: frozenset[str] = frozenset()) -> None:
+        self._require_up()
+        self.spared[app] = spare
 
     def collect_builds(self, age: float) -> None:
         self._require_up()

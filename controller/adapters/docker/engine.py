@@ -176,6 +176,9 @@ class DockerEngine:
     ) -> None:
         self._images.prune(app, keep, spare, earlier)
 
+    def remove_pulled_images(self, app: AppName, spare: frozenset[str] = frozenset()) -> None:
+        self._images.remove_pulled(app, spare)
+
     def image_sizes(self) -> Mapping[AppName, ImageUse]:
         return self._images.sizes()
 

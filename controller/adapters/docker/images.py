@@ -826,8 +826,10 @@ class ImageStore:
                 if seen > keep and in_use.isdisjoint((image["Id"], *(image["RepoDigests"] or ()))):
                     for tag in ours:
                         _remove(client, tag)
-            if not keep:
-                self._pulled.forget(app, spare)
+
+    def remove_pulled(self, app: AppName, spare: frozenset[str]) -> None:
+        with translated(Localizable("cannot remove old images of {app}", app=app)):
+            self._pulled.forget(app, spare)
 
     def _within_bound(
         self, wanted: tuple[str, ...], built: list[Json], in_use: Collection[str]

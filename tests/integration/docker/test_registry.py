@@ -277,13 +277,13 @@ def test_what_was_pulled_for_an_app_has_a_bound_together(
             bounded.pull(APP, third, registry.registries())
         assert full.value.reason == "ImageTooLarge"
         bounded.pull(AppName("other"), third, registry.registries())
-        bounded.prune_images(APP, 0)
+        bounded.remove_pulled_images(APP)
         assert len(names(client, f"{instance}.local/{APP}/")) == 2, "they are in use"
     finally:
         for container in held:
             client.remove_container(container)
     for app in (APP, AppName("other")):
-        bounded.prune_images(app, 0)
+        bounded.remove_pulled_images(app)
     assert names(client, f"{instance}.local/") == []
     assert not bounded.pin(ExistingImage(first), None, registry.registries()).present
 
@@ -300,13 +300,13 @@ def test_what_another_app_needs_stays_when_its_app_goes(
     for name in (shared, own):
         bounded.pull(APP, name, registry.registries())
     needed = bounded.pin(ExistingImage(shared), None, registry.registries())
-    bounded.prune_images(APP, 0, frozenset((needed.deploy,)))
+    bounded.remove_pulled_images(APP, frozenset((needed.deploy,)))
     assert bounded.pin(ExistingImage(shared), None, registry.registries()).present
     assert not bounded.pin(ExistingImage(own), None, registry.registries()).present
     assert len(names(client, f"{instance}.local/{APP}/")) == 1, "so that it can be removed later"
     (listed,) = (each for each in listed_images(DockerSettings(), instance) if each.app == APP)
     assert needed.deploy in listed.digests, "by which `prichal image prune` knows that an app needs it"
-    bounded.prune_images(APP, 0)
+    bounded.remove_pulled_images(APP)
     assert names(client, f"{instance}.local/") == []
 
 

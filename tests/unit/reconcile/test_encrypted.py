@@ -183,7 +183,7 @@ def test_a_key_that_the_commit_in_force_needs_is_kept(harness: Harness) -> None:
     harness.sources.fault = Transient(Reason.FETCH_FAILED, "the server does not answer")
     told = change(harness, KeyAction.RETIRE)
     assert told.startswith(
-        f"refused: the commit of demo in force needs the age key {old}, for which secrets/a.json is"
+        f"refused: the commit of demo in force needs the age key {old}: the newest one cannot decrypt secrets/a.json"
     )
     assert len(keys_of(harness).keys) == 2
     harness.run_unchecked()

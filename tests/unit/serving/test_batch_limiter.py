@@ -41,7 +41,7 @@ class Joining:
         self.member = BatchMember(self.call, {}, key)
         self.batch: Batch | None = None
         self.outcome: object = None
-        self.thread = threading.Thread(target=self._join, args=(limiter,))
+        self.thread = threading.Thread(target=self._join, args=(limiter,), daemon=True)
         self.thread.start()
         wait_until(lambda: self.call.queued or self.member.batch or not self.thread.is_alive())
 

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from controller.serving.config import ServingSettings
+from controller.serving.connection import CallerLeft
 from controller.serving.datatypes import Datatype
 from controller.serving.http1 import HttpRequest, HttpResponse
 from controller.serving.limiter import ConcurrencyLimiter, LimitedCall
@@ -18,6 +22,9 @@ from controller.serving.problems import ServingProblem
 from controller.serving.scratch import ScratchSpace
 from controller.serving.signature import Signature, Variable
 from controller.serving.time_limit import FIELD, time_limit
+from tests.support.waiting import wait_for
+
+from .server import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -76,15 +83,21 @@ class ObservedLimiter(ConcurrencyLimiter):
         return super().renew(call, deadline)
 
 
+def two_words() -> Iterator[dict[str, str]]:
+    return iter([{"word": "a"}, {"word": "b"}])
+
+
 def call(
-    limiter: ConcurrencyLimiter, limit: bytes, waited: float = 0.0, accept: bytes = b"*/*"
+    limiter: ConcurrencyLimiter,
+    limit: bytes,
+    waited: float = 0.0,
+    accept: bytes = b"*/*",
+    function: Callable[[], Any] = two_words,
 ) -> HttpResponse:
-    """A call with a file, of a function that yields two words. Raises ServingProblem."""
+    """A call with a file. Raises ServingProblem, CallerLeft."""
     file = Variable("file", (Datatype.FILE,), False, "")
     word = Variable("word", (Datatype.STR,), False, "")
-    inference = InferenceFunction(
-        "m:f", lambda: iter([{"word": "a"}, {"word": "b"}]), (), Signature((file,), (word,), "", ""), None
-    )
+    inference = InferenceFunction("m:f", function, (), Signature((file,), (word,), "", ""), None)
     row = SharedMetrics(1).rows[1]
     settings = ServingSettings("m:f", timeout=60.0, read_timeout=20.0)
     predictor = Predictor(
@@ -114,3 +127,25 @@ def test_each_item_of_a_stream_has_the_time_of_the_call() -> None:
     limiter = ObservedLimiter()
     assert call(limiter, b"600", accept=b"text/event-stream").streamed
     assert limiter.renewed == [20, 600, 20, 600]
+
+
+def test_a_call_that_returns_while_its_timeout_is_told_waits_for_that() -> None:
+    """Its connection would end without an answer otherwise."""
+    limiter, began, returns = ConcurrencyLimiter(1, 1), threading.Event(), threading.Event()
+
+    def function() -> dict[str, str]:
+        began.set()
+        returns.wait(PATIENCE)
+        return {"word": "late"}
+
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(call, limiter, b"600", function=function)
+        began.wait(PATIENCE)
+        (overdue,) = limiter.expire(time.monotonic() + 601)
+        returns.set()
+        wait_for(lambda: limiter.counts() == (0, 0, 0))
+        assert not late.done()
+        assert overdue.answered is not None
+        overdue.answered.set()
+        with pytest.raises(CallerLeft):
+            late.result(PATIENCE)
