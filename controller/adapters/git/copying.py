@@ -40,11 +40,13 @@ def has_large(source: pygit2.Repository, clone: pygit2.Repository) -> bool:
     return any(size > LARGE and not (here / name).exists() for name, size in _files(there))
 
 
-def copy(source: pygit2.Repository, clone: pygit2.Repository, commit: str, received: Received) -> None:
-    """Copy the commit, its history and all objects in them that the clone lacks. What the source itself lacks, like
+def copy(
+    source: pygit2.Repository, clone: pygit2.Repository, commits: Iterable[str], received: Received
+) -> None:
+    """Copy the commits, their history and all objects in them that the clone lacks. What the source itself lacks, like
     the history of a shallow clone, is skipped; `check_complete` decides whether that matters, also after an
     interruption."""
-    _ObjectCopy(source, clone, received).run(commit)
+    _ObjectCopy(source, clone, received).run(commits)
 
 
 class _ObjectCopy:
@@ -57,10 +59,10 @@ class _ObjectCopy:
         self._received = received
         self._number = 0
 
-    def run(self, commit: str) -> None:
+    def run(self, commits: Iterable[str]) -> None:
         with tempfile.TemporaryDirectory(prefix="tmp_obj_", dir=self._here) as place:
             draft = Path(place)
-            missing = tuple(self._missing(pygit2.Oid(hex=commit)))
+            missing = tuple(self._missing([pygit2.Oid(hex=commit) for commit in commits]))
             packed = [id for id in missing if not self._copy_file(_loose(id), draft)]
             self._copy_packs(packed, draft)
             copied = pygit2.Odb(place)
@@ -69,9 +71,9 @@ class _ObjectCopy:
                     self._write(id, copied)
             self._put_in_place(draft, missing)
 
-    def _missing(self, commit: pygit2.Oid) -> Iterator[pygit2.Oid]:
-        """Yield the objects that the clone lacks, each after those that it needs."""
-        waiting = [(commit, False)]
+    def _missing(self, commits: Iterable[pygit2.Oid]) -> Iterator[pygit2.Oid]:
+        """Yield the objects that the clone lacks, each after those that it needs. A long history takes time, too."""
+        waiting = [(commit, False) for commit in commits]
         begun: set[pygit2.Oid] = set()
         while waiting:
             id, is_last = waiting.pop()
@@ -81,6 +83,7 @@ class _ObjectCopy:
             if id in begun or id in self._clone or id not in self._source:
                 continue
             begun.add(id)
+            self._count(0)
             waiting.append((id, True))
             if self._source.read_header(id)[0] != ObjectType.BLOB:
                 waiting.extend((other, False) for other in _needed(*self._source.read(id)))
@@ -92,8 +95,9 @@ class _ObjectCopy:
         if 2 * sum(self._source.read_header(id)[1] for id in wanted) < sum(size for _, size in missing):
             return
         for name, _ in missing:
-            if self._copy_file(name, draft):
-                self._copy_file(_index_of(name), draft)
+            # The index first: Git removes it before its pack, which then is of no use.
+            if self._copy_file(_index_of(name), draft):
+                self._copy_file(name, draft)
 
     def _write(self, id: pygit2.Oid, copied: pygit2.Odb) -> None:
         kind, content = self._source.read(id)
@@ -121,9 +125,9 @@ class _ObjectCopy:
         return True
 
     def _put_in_place(self, draft: Path, missing: Iterable[pygit2.Oid]) -> None:
-        """A pack is there as soon as its index is."""
+        """A pack is there as soon as its index is. Packs are first: what is in none is newer, and may need them."""
         packs = [name for name, _ in _files(draft) if _PACK.fullmatch(name)]
-        for name in (*map(_loose, missing), *packs, *map(_index_of, packs)):
+        for name in (*packs, *map(_index_of, packs), *map(_loose, missing)):
             if (draft / name).exists():
                 (self._here / name).parent.mkdir(exist_ok=True)
                 os.replace(draft / name, self._here / name)

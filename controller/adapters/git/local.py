@@ -57,8 +57,7 @@ class LocalSession(RemoteSession):
 
     def _copy(self, refspecs: Iterable[str]) -> None:
         with self._readable() as source:
-            for commit in _meant(refspecs, refs_of(source)):
-                copy(source, self._clone, commit, self._received)
+            copy(source, self._clone, _meant(refspecs, refs_of(source)), self._received)
 
     def commit(self, branch: str, parent: str, draft: CommitDraft) -> str:
         """Write the commit into the repository itself: its branch is compared and changed at once."""

@@ -61,6 +61,7 @@ class GitSources:
         self._settings = settings
         self._allowed = (hosted, *settings.allowed_paths)
         self._bounds = tree.TreeLimits(settings.max_file, settings.max_context)
+        self._largest = max(settings.max_file, tree.MAX_FILE)  # bytes of an object that is read
         self._content_ids: dict[tuple[str, str], str] = {}
         configure(settings, home=clones)
         self._host_key_types = HostKeyTypes(home=clones)
@@ -179,7 +180,7 @@ class GitSources:
         try:
             self._transfer(clone, conversation, target)
         except CloneDamaged:
-            if fetched is None or tree.is_damaged(clone, fetched):
+            if fetched is None or tree.is_damaged(clone, fetched, self._largest):
                 raise
             # The clone is intact, but libgit2 cannot walk its history. Without references it requests
             # everything.
@@ -296,7 +297,7 @@ class GitSources:
     def _is_damaged(self, name: str, commit: str) -> bool:
         try:
             with self._clones.open(name) as clone:
-                return tree.is_damaged(clone, commit)
+                return tree.is_damaged(clone, commit, self._largest)
         except (pygit2.GitError, OSError):
             return True
 

@@ -236,13 +236,13 @@ def check_complete(repo: pygit2.Repository, commit: str) -> None:
                 waiting.append((f"{path[-MAX_PATH:]}/", item.id))
 
 
-def is_damaged(repo: pygit2.Repository, commit: str) -> bool:
-    """Return whether an object of the commit cannot be read. It reads all of them, and only the headers of
-    the largest, so it is used only in case of doubt.
+def is_damaged(repo: pygit2.Repository, commit: str, largest: int) -> bool:
+    """Return whether an object of the commit cannot be read. It reads all of them, and only the headers of those with
+    more than `largest` bytes, which nobody reads, so it is used only in case of doubt.
     """
     try:
         for entry in walk(repo, root_of(repo, commit)):
-            if entry.mode is not FileMode.COMMIT and size_of(repo, entry.id) <= MAX_FILE:
+            if entry.mode is not FileMode.COMMIT and size_of(repo, entry.id) <= largest:
                 repo.odb.read(entry.id)
     except ControllerError:
         return False

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pygit2.enums import ObjectType
 
-from controller.adapters.git import GitSources
-from controller.adapters.git.copying import copy
+from controller.adapters.git import GitSources, tree
+from controller.adapters.git.copying import LARGE, copy
 from controller.adapters.git.faults import CloneDamaged
 from controller.config import GitSettings
 from controller.domain.apps.spec import BuildImage, RefKind
@@ -341,13 +343,84 @@ def test_copying_that_is_cut_off_is_gone_on_with(server: Server) -> None:
                 raise Stalled(Reason("Cut"), "off")
 
         with suppress(Stalled):
-            copy(server.repo, clone, commit, cut)
+            copy(server.repo, clone, [commit], cut)
             break
         assert_closed(clone)
-        copy(server.repo, clone, commit, lambda number: None)
+        copy(server.repo, clone, [commit], lambda number: None)
         assert_closed(clone)
         assert pygit2.Oid(hex=commit) in clone.odb
-    assert calls == 16, "each of fifteen objects was once the last"
+    assert calls == 31, "each of fifteen objects was once the last that was looked at, and that was copied"
+
+
+def packed(server: Server, commit: str) -> Path:
+    """Put all objects of the commit into a pack, and return it."""
+    objects = Path(server.repo.path, "objects")
+
+    def choose(builder: pygit2.PackBuilder) -> None:
+        builder.add_recur(pygit2.Oid(hex=commit))
+
+    server.repo.pack(pack_delegate=choose)
+    for loose in objects.glob("??/*"):
+        loose.unlink()
+    [pack] = (objects / "pack").glob("*.pack")
+    return pack
+
+
+def test_what_is_put_in_place_is_there_with_all_that_it_needs(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that nobody has packed needs a model in a pack; the daemon dies while both are put in place."""
+    model = server.blob(os.urandom(2 * LARGE))
+    packed(server, server.commit(tree=server.tree((b"100644", b"model", model))))
+    commit = server.commit(
+        tree=server.tree((b"100644", b"a.yaml", server.blob()), (b"100644", b"model", model))
+    )
+    replace, calls = os.replace, 0
+    while True:
+        calls += 1
+        clone = pygit2.init_repository(server.clones / f"copy-{calls}", bare=True)
+        left = iter(range(calls))
+
+        def die(source: Path, target: Path, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise Stalled(Reason("Cut"), "off")
+            replace(source, target)
+
+        with monkeypatch.context() as patch, suppress(Stalled):
+            patch.setattr(os, "replace", die)
+            copy(server.repo, clone, [commit], lambda number: None)
+            break
+        check_whole(clone, commit)
+        copy(server.repo, clone, [commit], lambda number: None)
+    check_whole(clone, commit)
+    assert calls == 5
+
+
+def check_whole(clone: pygit2.Repository, commit: str) -> None:
+    if pygit2.Oid(hex=commit) in clone.odb:
+        tree.check_complete(clone, commit)
+
+
+def test_all_that_is_copied_counts_together(server: Server) -> None:
+    """The limit of a repository is one for all of its branches."""
+    branches = [
+        server.commit(tree=server.tree((b"100644", b"a", server.blob(os.urandom(1000))))) for _ in range(3)
+    ]
+    clone, numbers = pygit2.init_repository(server.clones / "copy", bare=True), list[int]()
+    copy(server.repo, clone, branches, numbers.append)
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == sum(file.stat().st_size for file in Path(clone.path, "objects").glob("??/*"))
+
+
+def test_a_pack_that_git_is_removing_is_not_copied(server: Server) -> None:
+    """Git removes its index first, and may die then."""
+    commit = server.commit(tree=server.tree((b"100644", b"model", server.blob(os.urandom(4 * LARGE)))))
+    pack = packed(server, commit)
+    half = pack.with_name(f"pack-{'5' * 40}.pack")
+    half.write_bytes(pack.read_bytes()[: 2 * LARGE])
+    clone = pygit2.init_repository(server.clones / "copy", bare=True)
+    copy(server.repo, clone, [commit], lambda number: None)
+    assert [file.name for file in Path(clone.path).rglob("*.pack")] == [pack.name]
 
 
 def assert_closed(clone: pygit2.Repository) -> None:
@@ -475,3 +548,23 @@ def test_a_clone_is_replaced_only_if_an_object_is_damaged(server: Server) -> Non
     again = fresh.fetch(repository(server.url), None, None)
     assert fresh.files(again, ".", (".yaml",))[0].content == MANIFEST
     assert server.identity() != clone
+
+
+def test_a_large_file_that_is_damaged_at_its_source_is_there_once_it_is_mended(server: Server) -> None:
+    """It is copied as it is, and found when it is read."""
+    model = server.blob(os.urandom(tree.MAX_FILE + 1))
+    server.commit(tree=server.tree((b"100644", b"Dockerfile", server.blob()), (b"100644", b"model", model)))
+    file = Path(server.repo.path, "objects", str(model)[:2], str(model)[2:])
+    intact = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(intact[:-100] + bytes(100))
+    build = BuildImage(".", dockerfile="Dockerfile")
+    damaged = server.fetch()
+    with pytest.raises(CloneDamaged):
+        sent(server, damaged, build)
+    file.write_bytes(intact)
+    assert sent(server, server.fetch(), build) > tree.MAX_FILE
+
+
+def sent(server: Server, revision: Revision, build: BuildImage) -> int:
+    return sum(map(len, server.sources.build_context(revision, build).files))
