@@ -7,7 +7,7 @@ What is known of a pass is in memory alone: after a restart, the first pass over
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from controller.domain.apps.desired import DesiredApp
@@ -19,6 +19,7 @@ from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Route
 from controller.ports import Revision
+from controller.reconcile.bugs import as_transient
 from controller.reconcile.deps import PassOutcome, ReconcilerDeps
 from controller.reconcile.loading import fetch
 
@@ -53,18 +54,19 @@ def look(deps: ReconcilerDeps, request: ReconcileRequest) -> PassOutcome | Begin
     if begin.platform is not before.platform or begin.rows != before.rows:
         return begin
     try:
-        head = _head(deps, app)
-        begin = Beginning(begin.platform, begin.rows, head)
-        is_same = head.commit == before.commit and deps.engine.observe(app) == before.observed
+        with as_transient(app, "looking for changes"):
+            head = _head(deps, app, begin.platform)
+            begin = replace(begin, head=head)
+            is_same = head.commit == before.commit and deps.engine.observe(app) == before.observed
+            return _outcome(deps, known) if is_same and _all_ready(deps, known) else begin
     except ControllerError:
         return begin
-    return _outcome(deps, known) if is_same and _all_ready(deps, known) else begin
 
 
-def _head(deps: ReconcilerDeps, app: AppName) -> Revision:
+def _head(deps: ReconcilerDeps, app: AppName, platform: PlatformSpec) -> Revision:
     """Return the newest commit. An app is known to have a repository if a pass over it was quiet."""
-    declared = deps.catalog.spec.app(app)
-    repository = declared and deps.catalog.spec.repository(declared.repository)
+    declared = platform.app(app)
+    repository = declared and platform.repository(declared.repository)
     assert repository
     return fetch(deps, repository)
 

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.domain.apps.conditions import ConditionType, find
 from controller.domain.apps.owned_secrets import SecretChange
 from controller.domain.apps.quiet import WHOLE_PASS
 from controller.domain.apps.requests import Outcome
 from controller.domain.errors import Transient
-from controller.domain.names import ComponentName
+from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.encryption import SecretKeys
@@ -226,6 +227,30 @@ def test_whatever_has_changed_makes_a_whole_pass(quiet: Harness, act: Callable[[
 def test_an_engine_that_does_not_answer_is_told_of(quiet: Harness) -> None:
     lose_engine(quiet)
     assert quiet.run_unchecked("drift").name is not Outcome.READY
+
+
+def test_a_bug_while_it_looks_is_told_of_by_a_whole_pass(quiet: Harness) -> None:
+    quiet.sources.fault = RuntimeError("a bug")  # type: ignore[assignment]
+    quiet.run_unchecked("drift")
+    failed = find(quiet.status().conditions, ConditionType.FETCH_FAILED)
+    assert failed is not None
+    assert "RuntimeError: a bug" in failed.message
+    find_git(quiet)
+    quiet.run("drift")
+    assert quiet.outcome.name is Outcome.READY
+
+
+def test_an_app_that_is_disconnected_while_it_looks_goes_by_the_next_pass(quiet: Harness) -> None:
+    read = quiet.deps.store.apps.inputs
+
+    def disconnect(name: AppName) -> bytes:
+        quiet.disconnect()
+        return read(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quiet.deps.store.apps, "inputs", disconnect)
+        assert is_passed_over(quiet)
+    assert quiet.run("drift").name is Outcome.REMOVED
 
 
 def test_the_same_declared_again_changes_nothing(quiet: Harness) -> None:
