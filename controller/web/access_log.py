@@ -219,10 +219,10 @@ class AccessLog:
     def _write(self) -> None:
         """Write what was taken. What a full disk has no room for is written once it has."""
         while self._unwritten:
-            start = b"\n" if self._is_cut else b""
-            written = os.write(self._file, start + self._unwritten) - len(start)
-            done, left = self._unwritten[:written], self._unwritten[written:]
-            self._is_cut = not done.endswith(b"\n")
+            piece = b"\n" + self._unwritten if self._is_cut else self._unwritten
+            written = os.write(self._file, piece)
+            left = piece[written:]
+            self._is_cut = not piece[:written].endswith(b"\n")
             if self._is_cut:  # others may write now, so that its end would be in no line
                 left = left.partition(b"\n")[2]
                 self._cut += 1

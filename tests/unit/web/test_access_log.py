@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -253,6 +254,31 @@ def test_what_a_full_disk_has_no_room_for_is_written_later(tmp_path: Path) -> No
     os.close(made._file)
     assert [line.split()[2] for line in path.read_text().splitlines()] == [f"user-{n}" for n in range(100)]
     assert made.dropped == 0
+
+
+def test_a_disk_with_room_for_the_end_of_a_cut_line_alone_costs_no_line(tmp_path: Path) -> None:
+    """The kernel writes a part, as on a full disk."""
+    path = tmp_path / "access.log"
+    made = AccessLog("combined", path)
+    made.close()
+    made._open()
+    made._is_cut = os.write(made._file, b"192.0.2.7 - an") > 0
+    made.add(ENTRY)
+    write = os.write
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            os, "write", lambda file, piece: write(file, piece[:1]) if piece[:1] == b"\n" else full()
+        )
+        with pytest.raises(OSError, match="full"):
+            made._write_all()
+    made._write_all()
+    os.close(made._file)
+    assert path.read_text().splitlines() == ["192.0.2.7 - an", combined(ENTRY)]
+    assert made.dropped == 0
+
+
+def full() -> int:
+    raise OSError(errno.ENOSPC, "full")
 
 
 def test_the_rest_of_a_cut_line_is_counted_and_not_written(tmp_path: Path) -> None:
