@@ -12,7 +12,7 @@ import docker.errors
 from controller.adapters.docker.buildkit.cache import BuildCache
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.error_rules import translated
-from controller.adapters.docker.pulled import digests_by_id, is_pulled, names_from_registry
+from controller.adapters.docker.pulled import is_pulled, names_from_registry
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.kept_images import ImageKind, KeptImage, kept_images
@@ -42,15 +42,10 @@ def listed_images(settings: DockerSettings, instance: str) -> tuple[KeptImage, .
     ):
         client = connection.client
         ours = {"label": f"{labels.BUILT_BY}={instance}"}
-        by_name = {"reference": f"{instance}.local/*/*"}
-        digests = digests_by_id(client)
-        tagged = {
-            image["Id"]: {**image, "RepoDigests": digests.get(image["Id"], ())}
-            for image in client.images(filters=by_name)
-        }
+        images = client.images()  # all: a list of some, by their names, lacks digests
         unfinished = client.images(filters={**ours, "dangling": True})
         containers = client.containers(all=True)
-        found = kept_images(tagged.values(), unfinished, containers, instance, settings.keep_unfinished)
+        found = kept_images(images, unfinished, containers, instance, settings.keep_unfinished)
         cache = BuildCache(connection, settings).size() if settings.builder != "classic" else 0
     if not cache:
         return found

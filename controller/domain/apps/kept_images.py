@@ -134,16 +134,16 @@ def _fate(image: KeptImage, needs: Mapping[str, ImageNeed]) -> str:
 
 
 def kept_images(
-    tagged: Iterable[Mapping[str, Any]],
+    images: Iterable[Mapping[str, Any]],
     unfinished: Iterable[Mapping[str, Any]],
     containers: Iterable[Mapping[str, Any]],
     instance: str,
     age: float,
 ) -> tuple[KeptImage, ...]:
-    """Return what is kept by app, then newest first. `tagged` and `unfinished` are images as the engine lists them;
-    those without a tag are kept for `age` seconds."""
+    """Return what is kept by app, then newest first. `images` are all and `unfinished` those without a tag that builds
+    have left, as the engine lists them; the latter are kept for `age` seconds."""
     used = Counter(str(entry["ImageID"]) for entry in containers)
-    found = [each for image in tagged for each in _by_tag(image, instance, used[image["Id"]])]
+    found = [each for image in images for each in _by_tag(image, instance, used[image["Id"]])]
     for number, image in enumerate(_newest_first(unfinished)):
         count, created = used[image["Id"]], float(image["Created"])
         due = created + (age if number < MOST_UNFINISHED else 0.0)
