@@ -25,6 +25,17 @@ def split_name(repository: str) -> tuple[str, str]:
     return host, f"library/{rest}" if host == HUB and "/" not in rest else rest
 
 
+def familiar(reference: str) -> str:
+    """Return a reference as engines show it, without what stands for Docker Hub: `docker.io/library/python@sha256:…` is
+    `python@sha256:…`. The id of an image is what it is."""
+    name, at, digest = reference.partition("@")
+    host, path = split_name(name)
+    if host != HUB:
+        return f"{host}/{path}{at}{digest}"
+    official = path.removeprefix("library/")
+    return f"{path if '/' in official else official}{at}{digest}"
+
+
 def split_reference(reference: str) -> tuple[str, str, str]:
     """Return the name, the tag and the digest of a reference as written; "" for what it lacks."""
     named, _, digest = reference.partition("@")

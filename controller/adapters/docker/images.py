@@ -50,7 +50,7 @@ from controller.adapters.docker.error_rules import (
 )
 from controller.adapters.docker.layers import LayerSizes
 from controller.adapters.docker.networks import BRIDGE
-from controller.adapters.docker.pulled import PulledImages
+from controller.adapters.docker.pulled import PulledImages, keys_of
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput
@@ -59,7 +59,7 @@ from controller.domain.apps.observed import ImageOrigin, ImagePin, ImageUse
 from controller.domain.apps.policies import NO_POLICIES, Policies
 from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
 from controller.domain.errors import Stalled, Superseded, Transient
-from controller.domain.image_names import HUB, hub_or, split_name
+from controller.domain.image_names import HUB, familiar, hub_or, split_name
 from controller.domain.localizable import Localizable, joined, shortened, stripped
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
@@ -809,6 +809,7 @@ class ImageStore:
 
     def prune(self, app: AppName, keep: int, spare: frozenset[str], earlier: tuple[str, ...]) -> None:
         client = self._connection.client
+        spare, earlier = frozenset(map(familiar, spare)), tuple(map(familiar, earlier))
         local = f"{self._instance}.local/{app}/"
         prefixes = (local, self._pushed(local)) if self._settings.registry else (local,)
         with translated(Localizable("cannot remove old images of {app}", app=app)):
@@ -823,7 +824,7 @@ class ImageStore:
             for image in newest_first:
                 ours = [tag for tag in image["RepoTags"] or () if tag.startswith(prefixes)]
                 seen += bool(ours)
-                if seen > keep and in_use.isdisjoint((image["Id"], *(image["RepoDigests"] or ()))):
+                if seen > keep and in_use.isdisjoint(keys_of(image)):
                     for tag in ours:
                         _remove(client, tag)
 
@@ -835,7 +836,7 @@ class ImageStore:
         self, wanted: tuple[str, ...], built: list[Json], in_use: Collection[str]
     ) -> frozenset[str]:
         """Return the ids of the first of the wanted images that fit, without their layers that are in use."""
-        ids = {name: image["Id"] for image in built for name in (image["Id"], *(image["RepoDigests"] or ()))}
+        ids = {key: image["Id"] for image in built for key in keys_of(image)}
         used = [ids.get(name, name) for name in in_use]
         kept: list[str] = []
         for id in filter(None, map(ids.get, wanted)):

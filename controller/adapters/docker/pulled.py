@@ -15,12 +15,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import docker
 import docker.errors
 
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.layers import LayerSizes
 from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.image_names import familiar
 from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
@@ -172,12 +172,17 @@ class PulledImages:
                     own.setdefault(AppName(app), set()).add(image["Id"])
         return {app: self._layers.together(images) for app, images in own.items()}
 
-    def forget(self, app: AppName, spare: Collection[str]) -> None:
-        """Remove what was pulled for an app that was disconnected, and that nothing uses. `spare` has ids and digests
-        of images that others need."""
-        used, digests = self._used(), digests_by_id(self._connection.client)
+    def forget(self, app: AppName, spare: frozenset[str]) -> None:
+        """Remove what was pulled for an app that was disconnected, and that nothing uses. `spare` has ids and
+        digests of images that others need."""
+        spare = frozenset(map(familiar, spare))
+        # All are listed: a list of some, by their names, has only the digests that the filter names.
+        needed = {
+            each["Id"] for each in self._connection.client.images() if not spare.isdisjoint(keys_of(each))
+        }
+        needed |= self._used()
         for image in self._of(app):
-            if image.id not in used and not {image.id, *digests.get(image.id, ())}.intersection(spare):
+            if image.id not in needed:
                 self._remove(image)
 
     def _listed(self, app: str) -> list[Json]:
@@ -225,9 +230,9 @@ class PulledImages:
         return found.f_bavail * found.f_frsize
 
 
-def digests_by_id(client: docker.APIClient) -> dict[str, tuple[str, ...]]:
-    """Return the digests of all images. A list of some, by their names, has only the digests that the filter names."""
-    return {image["Id"]: tuple(image["RepoDigests"] or ()) for image in client.images()}
+def keys_of(image: Json) -> tuple[str, ...]:
+    """Return the id and the digests of an image, as `familiar` has them."""
+    return image["Id"], *map(familiar, image["RepoDigests"] or ())
 
 
 def is_pulled(tag: str) -> bool:

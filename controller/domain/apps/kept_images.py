@@ -14,6 +14,7 @@ from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.releases import short_release
 from controller.domain.apps.rollback import earlier_images, resolved_images
 from controller.domain.apps.status import AppStatus
+from controller.domain.image_names import familiar
 from controller.domain.localizable import Localizable
 
 #: What failed and interrupted builds have left, the newest of which are kept for the next build to continue from.
@@ -43,6 +44,11 @@ class KeptImage:
     due: float | None = None
     digests: tuple[str, ...] = ()
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return what an app may need it by."""
+        return self.id, *map(familiar, self.digests)
+
 
 @dataclass(frozen=True)
 class ImageNeed:
@@ -52,7 +58,7 @@ class ImageNeed:
     in_force: bool
 
 
-#: By the name of an app, and by the id or a digest of an image.
+#: By the name of an app, and by the id or a digest of an image, which is `familiar`.
 ImageNeeds = Mapping[str, Mapping[str, ImageNeed]]
 
 
@@ -74,9 +80,9 @@ def needs_of(
     earlier = earlier_images(history, status.desired, revisions)
     serving = filter(None, (each.image for each in status.components))
     return {
-        **{image: ImageNeed(release, False) for image, release in earlier.items()},
-        **{image: ImageNeed(status.applied, True) for image in serving},
-        **{image: ImageNeed(status.desired, True) for image in resolved_images(status.pins)},
+        **{familiar(image): ImageNeed(release, False) for image, release in earlier.items()},
+        **{familiar(image): ImageNeed(status.applied, True) for image in serving},
+        **{familiar(image): ImageNeed(status.desired, True) for image in resolved_images(status.pins)},
     }
 
 
@@ -90,11 +96,11 @@ def verdicts(
     return tuple(_verdict(each, needs, needed, now - patience) for each in images)
 
 
-def _verdict(image: KeptImage, needs: ImageNeeds, needed: Collection[str], old: float) -> ImageVerdict:
+def _verdict(image: KeptImage, needs: ImageNeeds, needed: frozenset[str], old: float) -> ImageVerdict:
     leaves = image.kind is ImageKind.UNFINISHED or (image.app and image.app not in needs)
     if image.containers or not leaves:
         return ImageVerdict(image, False, _fate(image, needs.get(image.app, {})))
-    if any(name in needed for name in (image.id, *image.digests)):  # which found it here, and pulled none
+    if not needed.isdisjoint(image.keys):  # which found it here, and pulled none
         return ImageVerdict(image, False, Localizable("kept, since an app needs it"))
     if image.created > old:
         why = Localizable("kept, since a build that is under way may have made it")
@@ -106,7 +112,7 @@ def _verdict(image: KeptImage, needs: ImageNeeds, needed: Collection[str], old: 
 
 def _fate(image: KeptImage, needs: Mapping[str, ImageNeed]) -> str:
     """Return what becomes of an image, in words."""
-    need = next((needs[name] for name in (image.id, *image.digests) if name in needs), None)
+    need = next((needs[key] for key in image.keys if key in needs), None)
     if need is not None and need.in_force:
         return Localizable("in force, at {release}", release=short_release(need.release))
     if image.containers:

@@ -1,11 +1,17 @@
-"""Image references and the credentials that fit them."""
+"""Image references, the credentials that fit them, and what is removed by them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from controller.adapters.docker.images import Reference, credentials
+from controller.adapters.docker.layers import LayerSizes
+from controller.adapters.docker.pulled import PulledImages
 from controller.domain.apps.spec import Registry, SecretSpec
+from controller.domain.image_names import familiar
+from controller.domain.names import AppName
 from controller.domain.secret import Secret
 
 DIGEST = "sha256:" + 64 * "a"
@@ -39,6 +45,54 @@ def test_digests_of_other_repositories_do_not_count() -> None:
     assert Reference.parse("other").digests_of(image) == []
     assert Reference.parse("demo").digests_of({"RepoDigests": None}) == []
     assert Reference.parse("demo").digests_of(None) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("demo", "demo"),
+        (f"docker.io/library/demo@{DIGEST}", f"demo@{DIGEST}"),
+        (f"index.docker.io/team/demo@{DIGEST}", f"team/demo@{DIGEST}"),
+        ("library/team/demo", "library/team/demo"),
+        (f"hub.org:5000/library/demo@{DIGEST}", f"hub.org:5000/library/demo@{DIGEST}"),
+        ("prichal.local/demo/build:1", "prichal.local/demo/build:1"),
+        (DIGEST, DIGEST),
+    ],
+)
+def test_a_reference_as_engines_show_it(text: str, shown: str) -> None:
+    assert familiar(text) == familiar(shown) == shown
+
+
+class Engine:
+    """Has an image of Docker Hub that was pulled for an app."""
+
+    tags = ("demo:1", "prichal.local/gone/pulled:17-b")
+
+    def __init__(self) -> None:
+        self.removed: list[str] = []
+
+    client = property(lambda self: self)
+
+    def images(self, filters: dict[str, str] | None = None) -> list[dict[str, Any]]:
+        digests = None if filters else [f"demo@{DIGEST}"]
+        return [{"Id": "sha256:b", "RepoTags": list(self.tags), "RepoDigests": digests}]
+
+    def containers(self, all: bool) -> list[dict[str, Any]]:
+        return []
+
+    def inspect_image(self, name: str) -> dict[str, Any]:
+        return self.images()[0]
+
+    def remove_image(self, name: str) -> None:
+        self.removed.append(name)
+
+
+@pytest.mark.parametrize("needed", ["sha256:b", f"docker.io/library/demo@{DIGEST}", "other"])
+def test_what_was_pulled_for_an_app_goes_with_it_unless_others_need_it(needed: str) -> None:
+    engine: Any = Engine()
+    pulled = PulledImages(engine, LayerSizes(engine), "prichal", 0)
+    pulled.forget(AppName("gone"), frozenset({needed}))
+    assert engine.removed == ([] if needed != "other" else ["demo:1", f"demo@{DIGEST}", Engine.tags[1]])
 
 
 def given(url: str) -> tuple[tuple[Registry, SecretSpec | None], ...]:

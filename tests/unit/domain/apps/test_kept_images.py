@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.kept_images import (
     MOST_UNFINISHED,
@@ -126,11 +128,14 @@ def test_why_an_image_of_an_app_is_kept() -> None:
     assert why("older") == "removed with a change of its app, but for the newest ones"
 
 
-def test_an_app_may_need_what_was_pulled_for_one_that_is_gone() -> None:
-    """It was here when it was looked for, so nothing was pulled for the app that needs it now."""
-    digest = f"docker.io/library/python@sha256:{'a' * 64}"
-    pulled = KeptImage("gone", ImageKind.PULLED, "sha256:b", "", 5, 1.0, digests=(digest,))
-    status = AppStatus(DEMO, desired_revision="c" * 40, pins=(("python:3", f"registry {digest}"),))
+@pytest.mark.parametrize("declared", ["python", "docker.io/library/python", "index.docker.io/python"])
+def test_an_app_may_need_what_was_pulled_for_one_that_is_gone(declared: str) -> None:
+    """It was here when it was looked for, so nothing was pulled for the app that needs it now. The engine has one name
+    for it, whatever the manifest says."""
+    digest = f"sha256:{'a' * 64}"
+    pulled = KeptImage("gone", ImageKind.PULLED, "sha256:b", "", 5, 1.0, digests=(f"python@{digest}",))
+    pins = ((f"{declared}:3", f"registry {declared}@{digest}"),)
+    status = AppStatus(DEMO, desired_revision="c" * 40, pins=pins)
     (judged,) = verdicts([pulled], {"demo": needs_of(status, (), 3)}, NOON, 60.0)
     assert (judged.removed, judged.why) == (False, "kept, since an app needs it")
     (judged,) = verdicts([pulled], {"demo": {}}, NOON, 60.0)
