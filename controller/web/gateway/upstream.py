@@ -322,8 +322,7 @@ class UpstreamConnection(HttpConnection):
         if self.status < 200:
             self._waits = self.field(b"x-prichal-call") == b"waiting"
             return  # interim; `on_message_complete` follows
-        coding = self._fields.get(b"transfer-encoding")
-        if coding is not None and coding.lower() not in _CODINGS:
+        if b"transfer-encoding" in self._fields and self._codings() not in _CODINGS:
             self.fail(ProtocolError("its transfer coding is one that no request of ours allows"))
             return
         self._until_close = self._ends_with_connection()
@@ -331,6 +330,11 @@ class UpstreamConnection(HttpConnection):
         if self._head_only:
             # The parser would wait for a body with the Content-Length of a response to HEAD.
             self._complete, self._keep_alive = True, False
+
+    def _codings(self) -> bytes:
+        """Return the value of the field, which may come in several lines."""
+        lines = (value for name, value in self.headers if name.lower() == b"transfer-encoding")
+        return b", ".join(lines).lower()
 
     def _ends_with_connection(self) -> bool:
         if self._head_only or self.status in (204, 304):

@@ -412,6 +412,12 @@ async def dies_in_the_header(reader: asyncio.StreamReader, writer: asyncio.Strea
             ),
             ProblemKind.UPSTREAM_GARBAGE,
         ),
+        (
+            answering(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\ntransfer-encoding: gzip\r\n\r\n\x1f\x8b"
+            ),
+            ProblemKind.UPSTREAM_GARBAGE,
+        ),
         (answering(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000), ProblemKind.UPSTREAM_GARBAGE),
     ],
 )
