@@ -22,6 +22,7 @@ _FRAMING: Final = (b"transfer-encoding", b"content-length")
 _TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 #: Bytes that values may have: no control characters, and no end of a line.
 _OF_VALUES = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
+_USUAL: Final = 64  # bytes of a name at most that is kept: components choose names, and could fill the memory
 
 
 class BadResponse(Exception):
@@ -129,9 +130,15 @@ class Reply:
         self._connection.put(data)
 
 
-@lru_cache(maxsize=1024)  # responses have few of them
 def _lower(name: bytes) -> bytes:
     """Return the name of a field in lower case. Raises BadResponse if it is none."""
+    return _lower_usual(name) if len(name) <= _USUAL else _checked_lower(name)
+
+
+def _checked_lower(name: bytes) -> bytes:
     if _TOKEN.fullmatch(name) is None:
         raise BadResponse("a field without a name, or with one that is none")
     return name.lower()
+
+
+_lower_usual = lru_cache(maxsize=1024)(_checked_lower)  # responses have few of them

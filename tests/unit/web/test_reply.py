@@ -8,7 +8,7 @@ import re
 import pytest
 
 from controller.web.gateway.headers import Header
-from controller.web.reply import BadResponse, Reply
+from controller.web.reply import BadResponse, Reply, _lower_usual
 
 TYPE: Header = (b"content-type", b"text/plain")
 DATE = re.compile(rb"date: [^\r]+\r\n", re.IGNORECASE)
@@ -124,6 +124,16 @@ def test_no_field_ends_its_line_early(header: Header) -> None:
     with pytest.raises(BadResponse):
         answer(line, 200, [TYPE, header], b"")
     assert not line.pieces
+
+
+def test_long_names_are_checked_and_take_no_memory() -> None:
+    name = b"x" * 60_000
+    known = _lower_usual.cache_info().currsize
+    answer(line := Line(), 200, [(name, b"1"), (b"Content-Length", b"0")], b"")
+    assert name + b": 1\r\n" in line.written
+    assert _lower_usual.cache_info().currsize <= known + 1
+    with pytest.raises(BadResponse):
+        answer(Line(), 200, [(name + b" ", b"1")], b"")
 
 
 def test_a_connection_that_ends_says_so() -> None:
