@@ -17,6 +17,8 @@ from gunicorn.asgi.parser import CallbackRequest, InvalidHeader, PythonProtocol,
 from controller.web.gateway.headers import RequestFields
 
 LONGEST: Final = 8000  # bytes of a header, so that none of its lines exceeds a limit of gunicorn's
+#: Bytes and fields of a header that an idle connection may keep, where it takes up to 9 KiB; the longest would take 32.
+KEPT, KEPT_FIELDS = 2000, 30
 DIGITS: Final = 1000  # of a length at most; Python reads some thousands of them
 
 #: Names have no underscore here, about which servers do not agree. The quantifiers are possessive: no part of a header
@@ -55,6 +57,11 @@ class RequestHead:
         length = known.get(b"content-length")
         self.length = None if length is None else int(length)
         self.is_final = _OF_PROXIES.isdisjoint(known)
+
+    @property
+    def is_small(self) -> bool:
+        """Return True if a connection may keep it."""
+        return len(self.text) <= KEPT and len(self.fields) <= KEPT_FIELDS
 
     @classmethod
     def of(cls, data: bytes) -> RequestHead | None:
@@ -97,7 +104,7 @@ class OrdinaryRequest(CallbackRequest):  # type: ignore[misc]
 
 class RequestParser(PythonProtocol):  # type: ignore[misc]
     """gunicorn's parser. `ordinary` is the request if it was read here and gunicorn has nothing to add to it. Those
-    who keep a connection mostly send the same header again, which is read once."""
+    who keep a connection mostly send the same header again, which is read once if it is small."""
 
     def __init__(self, **options: Any) -> None:
         self.ordinary: OrdinaryRequest | None = None
@@ -144,7 +151,8 @@ class RequestParser(PythonProtocol):  # type: ignore[misc]
         """Take the header if it is an ordinary one, and return what follows it; else return None."""
         head = self._last
         if head is None or not data.startswith(head.text):
-            head = self._last = RequestHead.of(data)
+            head = RequestHead.of(data)
+            self._last = head if head is not None and head.is_small else None
         if head is None:
             return None
         if head.is_final:

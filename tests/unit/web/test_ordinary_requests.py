@@ -9,7 +9,7 @@ from gunicorn.asgi.parser import CallbackRequest, InvalidHeader, PythonProtocol,
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from controller.web.ordinary_requests import DIGITS, LONGEST, RequestParser
+from controller.web.ordinary_requests import DIGITS, KEPT, KEPT_FIELDS, LONGEST, RequestParser
 
 HEAD = b"POST /demo/api/predict?x=%31 HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
 FIELDS = (
@@ -192,6 +192,18 @@ def test_a_header_that_comes_again_is_read_once() -> None:
         parser.reset()
     assert fields[0] is fields[1]
     assert fields[1] is not fields[2]
+
+
+@pytest.mark.parametrize(
+    "more", [b"X: %b\r\n" % (b"y" * KEPT), b"".join(b"X%d:\r\n" % n for n in range(KEPT_FIELDS))]
+)
+def test_a_connection_keeps_no_large_header(more: bytes) -> None:
+    parser = RequestParser(on_headers_complete=lambda: None, on_message_complete=lambda: None)
+    for data in (HEAD + b"\r\n", HEAD + more + b"\r\n"):
+        parser.feed(data)
+        assert parser.ordinary is not None
+        parser.reset()
+    assert parser._last is None
 
 
 @pytest.mark.parametrize(
