@@ -81,7 +81,6 @@ class ServingWorker:
         self._connections: set[ClientConnection] = set()
         self._changed = threading.Condition()
         self._draining = False
-        self._closing = False  # of connections that are handed over: their last request is here
         self._async = _AsyncLoop()
         self._most_connections = self._gate.capacity + self._gate.queue + SPARE_CONNECTIONS
 
@@ -117,8 +116,7 @@ class ServingWorker:
                 self._accept_until_told()
             else:
                 ConnectionReceiver(self._handed, self._serve).begin()
-                while b"drain" not in self._told():
-                    pass
+                self._told()
         self._drain()
         self._log("drained")
         return 0
@@ -194,7 +192,7 @@ class ServingWorker:
             handed.socket,
             self._routes.handle,
             self._settings,
-            lambda: handed.last or self._closing or self._board.stopping,
+            lambda: handed.last or self._draining or self._board.stopping,
             waited,
             self._row.received,
             handed.told,
@@ -227,7 +225,7 @@ class ServingWorker:
         """Serve what was accepted or waits in the backlog, then close. How long it may take is the
         supervisor's to limit.
         """
-        self._draining = self._closing = True
+        self._draining = True
         if self._handed is None:
             while self._accept():
                 pass
@@ -293,7 +291,7 @@ class ServingWorker:
         """Overdue calls hold every slot and threads cannot be killed: tell those who wait, then end the
         process.
         """
-        self._draining = self._closing = True
+        self._draining = True
         self._gate.close()
         with self._changed:
             self._changed.wait_for(
