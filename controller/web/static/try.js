@@ -60,6 +60,7 @@ const call = async (place, path, below, options = {}) =>
 /** Shows the form of the API that is chosen. Nothing can be called before its fields are there. */
 const open = async (place) => {
   const api = chosen(place);
+  const opening = (place.opening = Symbol("opening"));
   const form = place.querySelector("[data-fields]");
   const button = place.querySelector("[data-send]");
   button.disabled = true;
@@ -67,7 +68,7 @@ const open = async (place) => {
   form.replaceChildren();
   place.fields = null;
   const { fields, controls, error } = api.kind === "own" ? { controls: ownFields() } : await described(place, api);
-  if (api !== chosen(place)) return; // another one was chosen meanwhile, and its form is shown
+  if (opening !== place.opening) return; // another choice was made meanwhile, and its form is shown
   if (error) fail(place, error);
   place.fields = fields ?? null;
   form.replaceChildren(...(controls ?? ownFields("/predict", "POST")));

@@ -210,6 +210,7 @@ class Row {
     else {
       this.text.textContent = word("not-given-up");
       this.offer(["cancel", () => this.cancel()]);
+      this.uploads.say(`${this.path}: ${word("not-given-up")}`);
     }
     await this.uploads.refresh();
   }
