@@ -18,7 +18,6 @@ from controller.domain.people.openid import GroupRole, Identity, IssuerLogout, I
 from controller.domain.people.roles import Grant, Role
 from controller.domain.people.tokens import new_token
 from controller.store.people import (
-    _STEPS,
     KEEP_LOGOUTS,
     LINK,
     MOST_SESSIONS,
@@ -27,6 +26,7 @@ from controller.store.people import (
     SessionLimits,
     Ticket,
 )
+from controller.store.people_file import _STEPS
 
 LIMITS = SessionLimits(idle=100.0, lifetime=1000.0)
 NOW = 1_000_000.0
