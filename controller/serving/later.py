@@ -117,52 +117,53 @@ def _operation(id: str, summary: str, parameters: list[Json], responses: Json) -
 
 
 def _paths(reply: Json) -> Json:
-    call = {"200": {"description": "The call", "content": _CONTENT}}
-    canceling = {"202": {"description": "It is being canceled", "content": _CONTENT}}
-    result = {
+    """Return the paths of calls; `reply` is the content of the answer to one that was waited for."""
+    return {
+        "/calls": {"get": _LIST},
+        "/calls/{id}/events": {"get": _FOLLOW},
+        "/calls/{id}": {"get": _GET, "delete": _CANCEL},
+        "/calls/{id}/result": {"get": _result(reply)},
+    }
+
+
+_LIST = _operation(
+    "listCalls",
+    "List your calls, newest first",
+    _FILTERS,
+    {
+        "200": {"description": "A page of calls", "content": {"application/json": {"schema": _PAGE}}},
+        "400": {"description": "A parameter is wrong", "content": _PROBLEM},
+        "404": {"description": "The caller has no name", "content": _PROBLEM},
+    },
+)
+_FOLLOW = _operation(
+    "followCall",
+    "Follow a call until it is over",
+    [_ID],
+    {
+        "200": {
+            "description": "The call, and again after each change; the last event is `end`",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        "204": {"description": "There are no more events (`Last-Event-ID: end`)"},
+        **_GONE,
+    },
+)
+_THE_CALL: Json = {"200": {"description": "The call", "content": _CONTENT}}
+_CANCELING: Json = {"202": {"description": "It is being canceled", "content": _CONTENT}}
+_GET = _operation("getCall", "Tell the state of a call", [_ID, _WAIT], {**_THE_CALL, **_GONE})
+_CANCEL = _operation("cancelCall", "Cancel a call", [_ID], {**_THE_CALL, **_CANCELING, **_GONE})
+
+
+def _result(reply: Json) -> Json:
+    responses = {
         "200": {"description": "The function's outputs", "content": reply},
         "202": {"description": "The call is not over", "content": _CONTENT},
         "409": {"description": "The call was canceled or has expired", "content": _PROBLEM},
         "default": {"description": "What the function or the platform answered", "content": _PROBLEM},
+        **_GONE,
     }
-    page = {"application/json": {"schema": _PAGE}}
-    events = {"text/event-stream": {"schema": {"type": "string"}}}
-    return {
-        "/calls": {
-            "get": _operation(
-                "listCalls",
-                "List your calls, newest first",
-                _FILTERS,
-                {
-                    "200": {"description": "A page of calls", "content": page},
-                    "400": {"description": "A parameter is wrong", "content": _PROBLEM},
-                    "404": {"description": "The caller has no name", "content": _PROBLEM},
-                },
-            )
-        },
-        "/calls/{id}/events": {
-            "get": _operation(
-                "followCall",
-                "Follow a call until it is over",
-                [_ID],
-                {
-                    "200": {
-                        "description": "The call, and again after each change; the last event is `end`",
-                        "content": events,
-                    },
-                    "204": {"description": "There are no more events (`Last-Event-ID: end`)"},
-                    **_GONE,
-                },
-            )
-        },
-        "/calls/{id}": {
-            "get": _operation("getCall", "Tell the state of a call", [_ID, _WAIT], {**call, **_GONE}),
-            "delete": _operation("cancelCall", "Cancel a call", [_ID], {**call, **canceling, **_GONE}),
-        },
-        "/calls/{id}/result": {
-            "get": _operation("getResult", "Get the result of a call", [_ID, _WAIT], {**result, **_GONE})
-        },
-    }
+    return _operation("getResult", "Get the result of a call", [_ID, _WAIT], responses)
 
 
 def with_later_answers(document: Json) -> Json:

@@ -257,7 +257,6 @@ def _from_bytes(
     faults: list[RequestFault],
 ) -> Any:
     """Translate a tensor whose elements lie behind the JSON."""
-    parameters = {name: value for name, value in item["parameters"].items() if name != _SIZE}
     try:
         if behind is None:
             raise BadTensor(f"is given without the header field {HEADER}")
@@ -265,37 +264,50 @@ def _from_bytes(
     except BadTensor as error:
         faults.append(RequestFault(f"{pointer}/parameters/{_SIZE}", str(error)))
         return item
-    if "data" in item:
-        faults.append(RequestFault(f"{pointer}/data", f"is given beside {_SIZE}; a tensor has one of them"))
-        return item
-    wrong = shape_faults(item.get("shape"), pointer)
+    wrong = _faults_beside_bytes(item, pointer, variable)
     if wrong:
         faults += wrong
         return item
+    parameters = _without(item["parameters"], _SIZE)
     rest = {**item, "parameters": parameters} if parameters else _without(item, "parameters")
-    sent, count = item.get("datatype"), math.prod(item["shape"])
-    if not isinstance(sent, str) or sent == "FILE":
-        what = "a FILE has its path as data, not bytes" if sent else "is missing"
-        faults.append(RequestFault(f"{pointer}/datatype", what))
-        return item
     try:
-        if sent == "BYTES":
-            return _texts({**rest, "data": unpack_texts(raw, count)}, pointer, variable, faults)
-        target = _numeric(sent, variable)
-        if target is None:
-            faults.append(_wrong_type(sent, pointer, variable))
-            return item
-        given = _TENSORS[sent]
-        wanted = count * size_of(given)
-        if len(raw) != wanted:
-            raise BadTensor(f"has {len(raw)} bytes; {sent} in the shape {item['shape']} needs {wanted}")
-        if given is Datatype.BOOL:
-            check_bool(raw)
-            given = target if target is Datatype.BOOL else Datatype.UINT8  # numbers 0 and 1, the same bytes
-        return {**rest, "datatype": target.value, "data": BinaryTensor(given, raw)}
+        if item["datatype"] == "BYTES":
+            texts = unpack_texts(raw, math.prod(item["shape"]))
+            return _texts({**rest, "data": texts}, pointer, variable, faults)
+        return {**rest, **_binary_numbers(raw, item, variable)}
     except BadTensor as error:
         faults.append(RequestFault(pointer, f"its binary data {error}"))
         return item
+
+
+def _faults_beside_bytes(item: dict[str, Any], pointer: str, variable: Variable) -> list[RequestFault]:
+    """Return what is wrong with a tensor whose elements lie behind the JSON, whatever they are."""
+    if "data" in item:
+        return [RequestFault(f"{pointer}/data", f"is given beside {_SIZE}; a tensor has one of them")]
+    wrong = shape_faults(item.get("shape"), pointer)
+    if wrong:
+        return wrong
+    sent = item.get("datatype")
+    if not isinstance(sent, str) or sent == "FILE":
+        what = "a FILE has its path as data, not bytes" if sent else "is missing"
+        return [RequestFault(f"{pointer}/datatype", what)]
+    if sent != "BYTES" and _numeric(sent, variable) is None:
+        return [_wrong_type(sent, pointer, variable)]
+    return []
+
+
+def _binary_numbers(raw: memoryview, item: dict[str, Any], variable: Variable) -> dict[str, Any]:
+    """Return numbers that lie behind the JSON, with their datatype for the function. Raises BadTensor."""
+    sent, shape = item["datatype"], item["shape"]
+    given, target = _TENSORS[sent], _numeric(sent, variable)
+    assert target is not None  # by `_faults_beside_bytes`
+    wanted = math.prod(shape) * size_of(given)
+    if len(raw) != wanted:
+        raise BadTensor(f"has {len(raw)} bytes; {sent} in the shape {shape} needs {wanted}")
+    if given is Datatype.BOOL:
+        check_bool(raw)
+        given = target if target is Datatype.BOOL else Datatype.UINT8  # numbers 0 and 1, the same bytes
+    return {"datatype": target.value, "data": BinaryTensor(given, raw)}
 
 
 def _without(item: dict[str, Any], name: str) -> dict[str, Any]:
