@@ -36,40 +36,16 @@ def check_database_folder(settings: Settings) -> str:
     if not folder.exists():
         return Localizable("{folder} will be created at the first start", folder=folder)
     asked = folder / "asked"
-    for path, wanted in ((folder, 0o2750), (asked, 0o3770)):
-        mode = path.stat().st_mode if path.exists() else stat.S_IFDIR | wanted
-        if stat.S_IMODE(mode) & ~wanted:
-            raise Finding(
-                Localizable(
-                    "more users than necessary can access {path} ({mode})",
-                    path=path,
-                    mode=stat.filemode(mode),
-                ),
-                f"chmod {wanted:o} {path}",
-            )
+    _require_no_more_rights(folder, 0o2750)
+    _require_no_more_rights(asked, 0o3770)
     if asked.exists() and not asked.stat().st_mode & stat.S_ISVTX:
         raise Finding(
             Localizable("the web process may remove files of the daemon in {asked}", asked=asked),
             f"chmod 3770 {asked}",
         )
-    group = folder.stat().st_gid
-    for file in (path for path in (*folder.glob("state.db*"), *asked.glob("asked.db*")) if path.is_file()):
-        if file.name.endswith("-journal"):  # empty, and the daemon's alone
-            continue
-        found, shared = file.stat(), file.parent == asked
-        if found.st_gid != group or not found.st_mode & (stat.S_IWGRP if shared else stat.S_IRGRP):
-            rights = "g+rw" if shared else "g+r"
-            raise Finding(
-                Localizable("the web process may not write {file}", file=file)
-                if shared
-                else Localizable("the web process may not read {file}", file=file),
-                f"chgrp --reference={folder} {file}; chmod {rights} {file}",
-            )
-        if not shared and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise Finding(
-                Localizable("other users than the daemon can write {file}", file=file),
-                f"chmod g-w,o-w {file}",
-            )
+    for file in (*folder.glob("state.db*"), *asked.glob("asked.db*")):
+        if file.is_file() and not file.name.endswith("-journal"):  # empty, and the daemon's alone
+            _require_readable(file, folder, is_shared=file.parent == asked)
     _require_closed_keys(folder, keys_folder(settings.database))
     return Localizable(
         "the group of {folder} can read it, only the daemon can write it; both can write {asked}",
@@ -78,20 +54,43 @@ def check_database_folder(settings: Settings) -> str:
     )
 
 
+def _require_no_more_rights(folder: Path, most: int) -> None:
+    """Raise if a folder that is there gives more rights than it may."""
+    mode = folder.stat().st_mode if folder.exists() else 0
+    if stat.S_IMODE(mode) & ~most:
+        raise Finding(
+            Localizable(
+                "more users than necessary can access {path} ({mode})", path=folder, mode=stat.filemode(mode)
+            ),
+            f"chmod {most:o} {folder}",
+        )
+
+
+def _require_readable(file: Path, folder: Path, is_shared: bool) -> None:
+    """Raise if the web process, which is in the group of `folder`, cannot read a database, or cannot write one that
+    is shared, or if somebody else than the daemon can write one that is not."""
+    found = file.stat()
+    wanted, rights = (stat.S_IWGRP, "g+rw") if is_shared else (stat.S_IRGRP, "g+r")
+    if found.st_gid != folder.stat().st_gid or not found.st_mode & wanted:
+        raise Finding(
+            Localizable("the web process may not write {file}", file=file)
+            if is_shared
+            else Localizable("the web process may not read {file}", file=file),
+            f"chgrp --reference={folder} {file}; chmod {rights} {file}",
+        )
+    if not is_shared and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Finding(
+            Localizable("other users than the daemon can write {file}", file=file),
+            f"chmod g-w,o-w {file}",
+        )
+
+
 def _require_closed_keys(folder: Path, keys: Path) -> None:
     """Raise if operators, who are members of the group of `folder`, can read the keys."""
     if not keys.exists():
         return
     found = keys.stat()
-    if stat.S_IMODE(found.st_mode) & ~0o2750:
-        raise Finding(
-            Localizable(
-                "more users than necessary can access {keys} ({mode})",
-                keys=keys,
-                mode=stat.filemode(found.st_mode),
-            ),
-            f"chmod 2750 {keys}",
-        )
+    _require_no_more_rights(keys, 0o2750)
     if found.st_gid == folder.stat().st_gid and (members := _members(found.st_gid)):
         raise Finding(
             Localizable(
