@@ -13,13 +13,13 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.domain.errors import ControllerError
 from controller.domain.storage.accounts import component_secret
-from controller.domain.storage.box import StorageAccess
+from controller.domain.storage.box import Arrival, StorageAccess
 from controller.domain.storage.sigv4 import (
     UNSIGNED,
     SignatureInvalid,
@@ -84,6 +84,16 @@ def is_signed(request: ObjectRequest) -> bool:
     query = request.target.partition("?")[2]
     by_query = "X-Amz-Credential=" in query or "AWSAccessKeyId=" in query  # that of old, which is told so
     return request.headers.get("authorization", "").startswith("AWS") or by_query
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Room in a box for what comes: `length` bytes more for an `upload` in parts, or that of a `pending` object, which
+    is None if a copy takes no room."""
+
+    upload: str = ""
+    length: int = 0
+    pending: Arrival | None = None
 
 
 class AccountApi:
@@ -170,62 +180,67 @@ class AccountApi:
             if not length:  # the storage would have all of it with the header
                 caller.welcome()
                 await anext(body.pieces(caller), b"")
-        upload = ask.query.get("uploadId", "")
-        pending = None
-        if upload:
-            await self._in_thread(self._reservations.grow, ask.bucket, ask.key, upload, length)
-        else:
-            pending = await self._in_thread(self._reservations.put, ask.bucket, ask.key, length)
-        done = False
+        room = await self._room(ask, length)
 
         async def allowed() -> None:
-            if not upload:  # parts are nothing yet
+            if not room.upload:  # parts are nothing yet
                 await self._require_settled(ask.bucket, [ask.key])
 
-        try:
+        async with self._given_back(ask, room) as stored:
             digest = payload if chunks is None and _DIGEST.fullmatch(payload) else UNSIGNED
             connection = await self._send(access, ask, length=length, payload=digest)
             with self._requests.connected(connection, access) as storage:
                 await _pour(caller, storage, body, allowed)
                 _check(storage, await whole(storage))
-                done = True
-                if pending is not None:
-                    await self._record(self._reservations.stored, pending)
+                await stored()
                 _send(caller, request, 200, _answered(storage, but=b"content-length"), b"")
-        finally:
-            if pending is not None and not done:
-                await self._record(self._reservations.failed, pending)
-            elif not done:
-                await self._record(self._reservations.shrink, ask.bucket, ask.key, upload, length)
 
     async def _copy(
         self, caller: CallerConnection, request: ObjectRequest, ask: S3Request, access: StorageAccess
     ) -> None:
-        assert ask.source is not None
-        upload = ask.query.get("uploadId", "")
-        pending, length, done = None, 0, False
-        if upload:
-            length = await self._in_thread(
-                self._reservations.grow_by_copy, ask.bucket, ask.key, upload, ask.source
-            )
-        else:
-            pending = await self._in_thread(self._reservations.copy, ask.bucket, ask.key, ask.source)
-        try:
+        async with self._given_back(ask, await self._room_of_copy(ask)) as stored:
             with self._requests.connected(await self._send(access, ask), access) as storage:
                 body = await whole(storage)
                 _check(storage, body)
                 # An error may come after the status of a success.
                 if b"<Error>" in body[:1000]:
                     raise S3Error(500, "InternalError", "The storage could not copy it.")
-                done = True
-                if pending is not None:
-                    await self._record(self._reservations.stored, pending)
+                await stored()
                 _send(caller, request, 200, _answered(storage, but=b"content-length"), body)
+
+    async def _room(self, ask: S3Request, length: int) -> _Room:
+        upload = ask.query.get("uploadId", "")
+        if upload:
+            await self._in_thread(self._reservations.grow, ask.bucket, ask.key, upload, length)
+            return _Room(upload, length)
+        return _Room(pending=await self._in_thread(self._reservations.put, ask.bucket, ask.key, length))
+
+    async def _room_of_copy(self, ask: S3Request) -> _Room:
+        upload, reserve = ask.query.get("uploadId", ""), self._reservations
+        if upload:
+            length = await self._in_thread(reserve.grow_by_copy, ask.bucket, ask.key, upload, ask.source)
+            return _Room(upload, length)
+        return _Room(pending=await self._in_thread(reserve.copy, ask.bucket, ask.key, ask.source))
+
+    @asynccontextmanager
+    async def _given_back(self, ask: S3Request, room: _Room) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Give room back at the end, unless what is yielded was called, since the storage has all of it."""
+        is_stored = False
+
+        async def stored() -> None:
+            nonlocal is_stored
+            is_stored = True
+            if room.pending is not None:
+                await self._record(self._reservations.stored, room.pending)
+
+        try:
+            yield stored
         finally:
-            if pending is not None and not done:
-                await self._record(self._reservations.failed, pending)
-            elif upload and not done:
-                await self._record(self._reservations.shrink, ask.bucket, ask.key, upload, length)
+            if room.upload and not is_stored:
+                where = (ask.bucket, ask.key, room.upload)
+                await self._record(self._reservations.shrink, *where, room.length)
+            elif room.pending is not None and not is_stored:
+                await self._record(self._reservations.failed, room.pending)
 
     # --- all else ----------------------------------------------------------------------------------------------
 

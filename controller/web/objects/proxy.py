@@ -188,24 +188,9 @@ class ObjectProxy:
         self, caller: CallerConnection, request: ObjectRequest, link: ObjectLink, access: StorageAccess
     ) -> None:
         passed = _fields(request, header_fields.PUT_FIELDS)
-        if request.length is None or "content-length" not in request.headers:
-            raise RequestRefused(
-                HttpProblem(
-                    ProblemKind.HTTP,
-                    "Say how long the file is (Content-Length).",
-                    status=411,
-                    title="Length required",
-                )
-            )
-        if "aws-chunked" in request.headers.get("content-encoding", "").lower():
-            raise RequestRefused(
-                HttpProblem(ProblemKind.CONTENT_CODING, "A link takes the bytes of the file as they are.")
-            )
-        with _compared():
-            claim = claim_of(passed)
-            if claim is not None and not request.length:  # the storage would have all of it with the header
-                claim.require()
-        arrival = await self._in_thread(self._reservations.admit, link, request.length)
+        length = _length(request)
+        claim = _claim(passed, length)
+        arrival = await self._in_thread(self._reservations.admit, link, length)
         done = False
 
         async def allowed() -> None:
@@ -213,17 +198,11 @@ class ObjectProxy:
                 await self._in_thread(self._reservations.require_settled, link.bucket, [link.key])
 
         try:
-            query = (
-                f"partNumber={link.part}&uploadId={quote(link.upload, safe='-_.~')}" if link.upload else ""
+            sent = await self._requests.send(
+                access, _signer(access), "PUT", link.bucket, link.key, _part(link), passed, length=length
             )
-            signer = Signer(access.access_key, access.secret_key, access.region)
-            with self._requests.connected(
-                await self._requests.send(
-                    access, signer, "PUT", link.bucket, link.key, query, passed, length=request.length
-                ),
-                access,
-            ) as storage:
-                await self._take(caller, request.length, storage, claim, allowed)
+            with self._requests.connected(sent, access) as storage:
+                await self._take(caller, length, storage, claim, allowed)
                 # Recorded before the answer is sent: callers who have it see the space that is left.
                 done = True
                 await self._record(self._reservations.stored, arrival)
@@ -266,10 +245,8 @@ class ObjectProxy:
     ) -> None:
         passed = _fields(request, header_fields.GET_FIELDS)
         asked = header_fields.with_if_range(passed)
-        signer = Signer(access.access_key, access.secret_key, access.region)
-        with self._requests.connected(
-            await self._requests.send(access, signer, "GET", link.bucket, link.key, "", asked), access
-        ) as storage:
+        sent = await self._requests.send(access, _signer(access), "GET", link.bucket, link.key, "", asked)
+        with self._requests.connected(sent, access) as storage:
             if asked == passed or storage.status != 412:
                 await self._give(caller, request, link, storage)
                 return
@@ -322,6 +299,36 @@ def _fields(request: ObjectRequest, allowed: frozenset[str]) -> dict[str, str]:
             )
         )
     return passed
+
+
+def _length(request: ObjectRequest) -> int:
+    """Return how long the file is that comes as it is. Raises RequestRefused."""
+    if request.length is None or "content-length" not in request.headers:
+        detail = "Say how long the file is (Content-Length)."
+        raise RequestRefused(HttpProblem(ProblemKind.HTTP, detail, status=411, title="Length required"))
+    if "aws-chunked" in request.headers.get("content-encoding", "").lower():
+        raise RequestRefused(
+            HttpProblem(ProblemKind.CONTENT_CODING, "A link takes the bytes of the file as they are.")
+        )
+    return request.length
+
+
+def _claim(passed: Mapping[str, str], length: int) -> Claim | None:
+    """Return the checksum in the header. Raises RequestRefused if an empty file has another one."""
+    with _compared():
+        claim = claim_of(passed)
+        if claim is not None and not length:  # the storage would have all of it with the header
+            claim.require()
+    return claim
+
+
+def _part(link: ObjectLink) -> str:
+    """Return the query for a part of an upload; "" for a file that comes as a whole."""
+    return f"partNumber={link.part}&uploadId={quote(link.upload, safe='-_.~')}" if link.upload else ""
+
+
+def _signer(access: StorageAccess) -> Signer:
+    return Signer(access.access_key, access.secret_key, access.region)
 
 
 @contextmanager
