@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ from controller.domain.secret import Secret
 if TYPE_CHECKING:
     from controller.config import Settings
     from controller.daemon.connect import ConnectOptions
+    from controller.daemon.hosted import Hosted
 
 
 @click.group(cls=Group)
@@ -98,6 +101,32 @@ def _repositories(session: Session) -> list[ListedRepository]:
     return sorted(found.values(), key=lambda each: each.name)
 
 
+def ref_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command what is followed, `ref`, by one of four options."""
+
+    @click.option("--branch", help="Follow this branch.  [default: main]")
+    @click.option("--tag", help="Stay at this tag.")
+    @click.option("--commit", help="Stay at this commit.")
+    @click.option("--semver", help='Follow the highest tag in this range, e.g. ">=1.2 <2".')
+    @functools.wraps(command)
+    def with_ref(
+        *arguments: object,
+        branch: str | None,
+        tag: str | None,
+        commit: str | None,
+        semver: str | None,
+        **options: object,
+    ) -> int:
+        given = {RefKind.BRANCH: branch, RefKind.TAG: tag, RefKind.COMMIT: commit, RefKind.SEMVER: semver}
+        chosen = [GitRef(kind, value) for kind, value in given.items() if value]
+        if len(chosen) > 1:
+            raise click.UsageError("give only one of --branch, --tag, --commit and --semver")
+        ref = chosen[0] if chosen else GitRef(RefKind.BRANCH, "main")
+        return command(*arguments, ref=ref, **options)
+
+    return with_ref
+
+
 @repo.command(
     epilog="\b\nExamples:\n"
     "  prichal connect https://git.example.org/team/demo.git --path manifests --wait\n"
@@ -106,10 +135,7 @@ def _repositories(session: Session) -> list[ListedRepository]:
 @click.argument("url")
 @click.option("--app", help="Name of the app.  [default: from the URL]")
 @click.option("--name", help="Name of the Repository.  [default: that of the app]")
-@click.option("--branch", help="Follow this branch.  [default: main]")
-@click.option("--tag", help="Stay at this tag.")
-@click.option("--commit", help="Stay at this commit.")
-@click.option("--semver", help='Follow the highest tag in this range, e.g. ">=1.2 <2".')
+@ref_options
 @click.option("--path", default=".", show_default=True, help="Folder of the manifests in the repository.")
 @click.option("--interval", help="Time between polls, e.g. 30s; 0s: webhooks only.  [default: 60s]")
 @click.option(
@@ -133,10 +159,7 @@ def connect(
     url: str,
     app: str | None,
     name: str | None,
-    branch: str | None,
-    tag: str | None,
-    commit: str | None,
-    semver: str | None,
+    ref: GitRef,
     path: str,
     interval: str | None,
     credentials_file: Path | None,
@@ -153,13 +176,12 @@ def connect(
     """
     from controller.daemon.connect import ConnectOptions, app_name, documents
 
-    settings = session.settings()
     app = app or name or app_name(url)
     connection = ConnectOptions(
         url=url,
         repository=name or app,
         app=app,
-        ref=_ref(branch, tag, commit, semver),
+        ref=ref,
         path=path,
         interval=interval,
         credentials=_credentials(credentials_file),
@@ -170,12 +192,17 @@ def connect(
         echo("---\n".join(draft.text for draft in documents(connection)), nl=False)
         return Exit.OK
     files = _write(session, connection)
-    hook = _webhook(settings, connection)
-    names = {"app": app, "repository": connection.repository}
+    _show_connected(output, connection, files, _webhook(session.settings(), connection))
+    return _tell_daemon(session, AppName(app), wait, timeout)
+
+
+def _show_connected(
+    output: Format, connection: ConnectOptions, files: tuple[Path, ...], hook: dict[str, str] | None
+) -> None:
+    names = {"app": connection.app, "repository": connection.repository}
     document = {**names, "files": [str(path) for path in files], "webhook": hook}
     lines = (f"webhook: {hook['url']}", f"secret: {hook['secret']}") if hook else ()
-    output.show(document, lambda: show_view(lines), (app,))
-    return _tell_daemon(session, AppName(app), wait, timeout)
+    output.show(document, lambda: show_view(lines), (connection.app,))
 
 
 def _webhook(settings: Settings, connection: ConnectOptions) -> dict[str, str] | None:
@@ -186,14 +213,6 @@ def _webhook(settings: Settings, connection: ConnectOptions) -> dict[str, str] |
     base = settings.web.url
     secret = connection.hook_secret.reveal()
     return {"url": f"{base}/-/hooks/{connection.repository}", "secret": secret}
-
-
-def _ref(branch: str | None, tag: str | None, commit: str | None, semver: str | None) -> GitRef:
-    given = {RefKind.BRANCH: branch, RefKind.TAG: tag, RefKind.COMMIT: commit, RefKind.SEMVER: semver}
-    chosen = [GitRef(kind, value) for kind, value in given.items() if value]
-    if len(chosen) > 1:
-        raise click.UsageError("give only one of --branch, --tag, --commit and --semver")
-    return chosen[0] if chosen else GitRef(RefKind.BRANCH, "main")
 
 
 def _credentials(file: Path | None) -> tuple[tuple[str, Secret], ...]:
@@ -304,7 +323,6 @@ def create(
     Prints the path to push to; a push shows the progress until the app is ready. If the repository exists,
     only its hook is renewed.
     """
-    from controller.daemon.connect import ConnectOptions
     from controller.daemon.hosted import create as make
     from controller.daemon.hosted import planned
 
@@ -314,22 +332,30 @@ def create(
     hosted, secret = (planned if session.dry_run else make)(settings, name, group)
     app = (app or name) if connected else None
     if app:
-        connection = ConnectOptions(
-            url=str(hosted.path),
-            repository=name,
-            app=app,
-            ref=GitRef(RefKind.BRANCH, branch),
-            path=path,
-            hook=HookProvider.GENERIC,
-            hook_secret=secret,
-        )
-        _write(session, connection)
-        _tell_daemon(session, AppName(app), wait=False, timeout=0.0)
+        _connect_hosted(session, hosted, secret, app, GitRef(RefKind.BRANCH, branch), path)
     url = settings.clone_url(name)
     _tell_addresses(hosted.path, url)
     document = {"name": name, "path": str(hosted.path), "url": url or None, "app": app}
     output.show(document, lambda: echo(str(hosted.path)), (name,))
     return Exit.OK
+
+
+def _connect_hosted(
+    session: Session, hosted: Hosted, secret: Secret, app: str, ref: GitRef, path: str
+) -> None:
+    from controller.daemon.connect import ConnectOptions
+
+    connection = ConnectOptions(
+        url=str(hosted.path),
+        repository=hosted.name,
+        app=app,
+        ref=ref,
+        path=path,
+        hook=HookProvider.GENERIC,
+        hook_secret=secret,
+    )
+    _write(session, connection)
+    _tell_daemon(session, AppName(app), wait=False, timeout=0.0)
 
 
 def _tell_addresses(path: Path, url: str) -> None:
