@@ -43,7 +43,9 @@ from controller.web.problems import HttpProblem, ProblemKind
 log = logging.getLogger(__name__)
 
 REMEMBER = 300.0  # seconds
-REMEMBERED = 4096  # credentials in one worker
+REMEMBERED = (
+    4096  # credentials of one app in one worker; one with many callers makes no other app check again
+)
 CHECKERS = 4  # threads, of which an app has one at a time
 PENDING = 256  # checks that may wait; more would only time out later
 PENDING_APP = PASSWORD_CHECKS  # of them for one app
@@ -84,7 +86,7 @@ class Authenticator:
         self._attempts = LoginAttempts(clock)
         self._matches = check or check_password
         self._key = secrets.token_bytes(32)
-        self._known: dict[bytes, tuple[float, str]] = {}
+        self._known: dict[bytes, dict[bytes, tuple[float, str]]] = {}  # by app and digest
         self._pending: dict[bytes, asyncio.Future[str | None]] = {}
         self.checks = WorkerShares("password checks", PENDING, PENDING_APP)  # by the app, as bytes
         self._addresses = WorkerShares("password checks", PENDING, PENDING_ADDRESS)
@@ -104,7 +106,9 @@ class Authenticator:
             return ANYBODY
         if authorization is None:
             return None
-        known = self._known.get(self._digest(target, authorization))
+        if (of_app := self._known.get(target.key[0])) is None:
+            return None
+        known = of_app.get(self._digest(target, authorization))
         return AuthenticatedCaller(known[1]) if known and known[0] > self._clock() else None
 
     async def identify(
@@ -132,7 +136,7 @@ class Authenticator:
         ):
             return problem
         if found.lifetime > 0:
-            self._remember(self._digest(target, authorization), found.user, found.lifetime)
+            self._remember(target, authorization, found)
         return AuthenticatedCaller(found.user)
 
     async def _check_basic(
@@ -207,10 +211,21 @@ class Authenticator:
         if not finished.cancelled():
             finished.exception()  # the caller gets the error; if nobody waits any more, it is not logged
 
-    def _remember(self, digest: bytes, user: str, lifetime: float = REMEMBER) -> None:
-        if len(self._known) >= REMEMBERED:
-            self._known.pop(next(iter(self._known)))  # the oldest: a dict keeps the order of insertion
-        self._known[digest] = (self._clock() + min(lifetime, REMEMBER), user)
+    def _remember(self, target: PublishedApi, authorization: bytes, found: _Known) -> None:
+        now, (app, _) = self._clock(), target.key
+        if app not in self._known:
+            self._forget_idle(now)
+        of_app, digest = self._known.setdefault(app, {}), self._digest(target, authorization)
+        of_app.pop(digest, None)  # it becomes the newest
+        if len(of_app) >= REMEMBERED:
+            del of_app[next(iter(of_app))]  # the oldest: a dict keeps the order of insertion
+        of_app[digest] = (now + min(found.lifetime, REMEMBER), found.user)
+
+    def _forget_idle(self, now: float) -> None:
+        """Forget apps whose newest credential counts no more; some of them are deleted."""
+        for app, of_app in tuple(self._known.items()):
+            if next(reversed(of_app.values()))[0] <= now:
+                del self._known[app]
 
     def _digest(self, target: PublishedApi, authorization: bytes) -> bytes:
         return hashlib.blake2b(target.credentials + authorization, key=self._key, digest_size=32).digest()

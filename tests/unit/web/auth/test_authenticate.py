@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
+from dataclasses import replace
 from typing import Any
 
 import bcrypt
@@ -12,9 +13,16 @@ import pytest
 from werkzeug.security import generate_password_hash
 
 from controller.domain.names import AppName
+from controller.domain.routing.caller_names import TOKEN
 from controller.domain.routing.passwords import cost_problem, hash_password, hash_token
 from controller.web.auth import authenticate
-from controller.web.auth.authenticate import AuthenticatedCaller, Authenticator, check_password, find_user
+from controller.web.auth.authenticate import (
+    AuthenticatedCaller,
+    Authenticator,
+    _Known,
+    check_password,
+    find_user,
+)
 from controller.web.gateway.router import Router, UpstreamTarget
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from tests.support.authenticating import Clock, identify
@@ -262,10 +270,24 @@ def test_usual_hashes_are_bearable(stored: str) -> None:
     assert cost_problem(stored) == ""
 
 
-def test_memory_is_bounded() -> None:
-    gate = Authenticator(Clock())
+def published(app: str) -> UpstreamTarget:
+    route = replace(make_route(make_api(tokens=(("ann", hash_token("t0ken")),))), app=AppName(app))
+    return next(iter(Router.build(1, [route]).targets.values()))
+
+
+def test_memory_is_bounded_for_each_app() -> None:
+    """An app with many callers makes nobody check the credentials of another one again."""
+    clock = Clock()
+    gate, many, few = Authenticator(clock), published("many"), published("few")
+    known = _Known("ann", TOKEN, authenticate.REMEMBER)
+    gate._remember(few, b"Bearer t0ken", known)
     for number in range(authenticate.REMEMBERED + 5):
-        gate._remember(str(number).encode(), "ann")
-    assert len(gate._known) == authenticate.REMEMBERED
-    assert b"0" not in gate._known
+        gate._remember(many, b"Bearer %d" % number, known)
+    assert gate.recall(few, b"Bearer t0ken") == AuthenticatedCaller("ann")
+    assert len(gate._known[b"many"]) == authenticate.REMEMBERED
+    assert gate.recall(many, b"Bearer 4") is None
+    assert gate.recall(many, b"Bearer 5") == AuthenticatedCaller("ann")
+    clock.now += authenticate.REMEMBER
+    gate._remember(published("new"), b"Bearer t0ken", known)
+    assert gate._known.keys() == {b"new"}
     gate.close()
