@@ -49,7 +49,7 @@ TEXTS: Final[Mapping[Flash, str]] = {
     Flash.RETRYING: N_("What failed is tried again, and this page follows it."),
     Flash.SUSPENDED: N_("The app is suspended: running containers keep running, new commits wait."),
     Flash.RESUMED: N_("The app follows Git again."),
-    Flash.APPROVED: N_("The revision is approved and is reconciled in a moment."),
+    Flash.APPROVED: N_("The revision is approved and will be reconciled in a moment."),
     Flash.ROLLED_BACK: N_("The app goes back to the earlier revision, and this page follows it."),
     Flash.SESSION_ENDED: N_("The session has ended."),
     Flash.TOKEN_REVOKED: N_("The token is revoked."),
