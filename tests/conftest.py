@@ -70,7 +70,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def _discard_leftovers() -> None:
     """Close what a failed test has left open: it was not to blame for its failure. Its variables live as long as its
     traceback, which Python keeps until the next test, and that one would fail by the warnings."""
-    sys.last_value = sys.last_traceback = None
+    vars(sys).update(last_value=None, last_traceback=None, last_exc=None)  # the last one from Python 3.12 on
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         gc.collect()
