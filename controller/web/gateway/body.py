@@ -102,8 +102,7 @@ class RequestBody:
         if self.length > self.limit:
             raise too_large(self.limit)
         if self.more():
-            arrived = self._incoming.arrived()
-            self.head = await self.next() if arrived is None else self._taken(arrived)
+            self.head = self._taken(self._incoming.arrived() or await self._timely())
             if not self.more():
                 self.length, self.chunked = len(self.head), False
 
