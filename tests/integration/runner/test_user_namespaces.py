@@ -13,10 +13,10 @@ import pytest
 from controller.adapters.docker import DockerEngine
 from controller.config import DockerSettings
 from controller.domain.runs.run import RunState
+from tests.integration.docker.test_containers import FUNCTION, run
 from tests.integration.docker.test_containers import python as python_in
-from tests.integration.docker.test_containers import run
 from tests.integration.runner.world import World, python
-from tests.support.engines import BASE_IMAGE, cleaned, platform_workload, unique
+from tests.support.engines import BASE_IMAGE, build_image, cleaned, platform_workload, unique
 from tests.support.own_engine import SHIFTED, OwnEngine, available, own_engine
 from tests.support.waiting import wait_for
 
@@ -77,7 +77,9 @@ def test_a_component_with_the_serving_library(engine: OwnEngine, tmp_path: Path)
         cleaned(client, instance),
         closing(DockerEngine(settings, instance, tmp_path / "serving")) as ours,
     ):
-        seen = run(ours, instance, platform_workload(BASE_IMAGE, "app", "json:dumps"))
+        dockerfile = f"FROM {BASE_IMAGE}\nCOPY mymodule.py /image/lib/\nENV PYTHONPATH=/image/lib\n"
+        build_image(client, f"{instance}:1", {"Dockerfile": dockerfile, "mymodule.py": FUNCTION})
+        seen = run(ours, instance, platform_workload(f"{instance}:1", "app", "mymodule:predict"))
         code = "print(open('/proc/self/uid_map').read(), open('/opt/prichal/prichal_serving/oip.py').read(9))"
         status, said = python_in(client, seen, code)
         assert status == 0, said
