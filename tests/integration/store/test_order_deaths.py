@@ -25,7 +25,7 @@ from controller.config import Settings
 from controller.domain.apps.orders import OrderState
 from controller.domain.people.roles import Grant, Role
 from controller.store import open_guest_store, open_store
-from controller.store.people import PeopleStore
+from controller.store.people_file import PeopleFile
 from controller.store.sqlite import Database
 from tests.support.ordering import Host, settings_in
 
@@ -84,7 +84,7 @@ def in_a_process(work: Callable[[], None], folder: Path, fatal: int = 0) -> int:
 
 def count_transactions(countdown: Countdown) -> None:
     """Each that writes counts twice: before it begins, and before it is committed."""
-    begin, opened = Database.write, PeopleStore.opened
+    begin, opened = Database.write, PeopleFile.opened
 
     @contextmanager
     def write(self: Database) -> Iterator[Any]:
@@ -94,14 +94,14 @@ def count_transactions(countdown: Countdown) -> None:
             countdown.step()
 
     @contextmanager
-    def open_people(self: PeopleStore, write: bool = False) -> Iterator[Any]:
+    def open_people(self: PeopleFile, write: bool = False) -> Iterator[Any]:
         with opened(self, write) as db:
             yield db
             if write:
                 countdown.step()
 
     Database.write = write  # type: ignore[method-assign]
-    PeopleStore.opened = open_people  # type: ignore[method-assign]
+    PeopleFile.opened = open_people  # type: ignore[method-assign]
 
 
 class World:
