@@ -24,6 +24,8 @@ from controller.tracing import OFF, Tracer
 
 MOST_SECRETS = 1000  # values of one app
 
+PROBE_TIMEOUT = 2.0  # seconds that a container has to say whether it is ready
+
 
 @dataclass(frozen=True)
 class ReconcilerDeps:

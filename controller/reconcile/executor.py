@@ -79,6 +79,7 @@ from controller.reconcile.box_copies import BoxCopies, CopyMemory, remove_bucket
 from controller.reconcile.bugs import as_transient
 from controller.reconcile.builds import BuildLog, Builds, no_build_log
 from controller.reconcile.catalog import Credentials
+from controller.reconcile.deps import PROBE_TIMEOUT
 from controller.reconcile.gpu_leases import GpuLeases
 from controller.tracing import OFF, Tracer, span
 
@@ -89,7 +90,6 @@ LOG_TAIL = 20  # lines shown to people when a version fails
 _REMOVE_GRACE = 10.0  # seconds between SIGTERM and SIGKILL for containers that have no traffic any more
 _BRINGING_UP = (PullImage, BuildImageAction, StageModel, StartWorkload, AwaitReady, RunSmokeTest)
 _NETWORK_PAUSE = 5.0  # seconds until a network that is still in use is checked again
-_PROBE_TIMEOUT = 2.0
 _SMOKE_MARGIN = 2.0  # seconds that the container has to say itself that its call timed out
 _PROBE_PAUSE = (0.005, 0.2)  # seconds, minimum and maximum; between them a tenth of the time waited so far
 # seconds for which a snapshot is reused: listing costs ten times as much as probing a workload
@@ -494,7 +494,7 @@ class _Group:
             return self._tell_pending(workload, action)
         if workload.endpoint is None:
             return Localizable("it has no address yet")
-        readiness = self._do.prober.probe(workload.endpoint, action.path, _PROBE_TIMEOUT)
+        readiness = self._do.prober.probe(workload.endpoint, action.path, PROBE_TIMEOUT)
         return "" if readiness.ready else readiness.detail or Localizable("it is not ready")
 
     def _tell_pending(self, workload: ObservedWorkload, action: AwaitReady) -> str:

@@ -20,7 +20,7 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.routing.routes import Route
 from controller.ports import Revision
 from controller.reconcile.bugs import as_transient
-from controller.reconcile.deps import PassOutcome, ReconcilerDeps
+from controller.reconcile.deps import PROBE_TIMEOUT, PassOutcome, ReconcilerDeps
 from controller.reconcile.loading import fetch
 
 
@@ -72,7 +72,7 @@ def _head(deps: ReconcilerDeps, app: AppName, platform: PlatformSpec) -> Revisio
 
 
 def _all_ready(deps: ReconcilerDeps, known: QuietPass) -> bool:
-    return all(deps.prober.probe(upstream, path, timeout=2.0).ready for upstream, path in known.endpoints)
+    return all(deps.prober.probe(upstream, path, PROBE_TIMEOUT).ready for upstream, path in known.endpoints)
 
 
 def _outcome(deps: ReconcilerDeps, known: QuietPass) -> PassOutcome:

@@ -39,7 +39,7 @@ from controller.domain.storage.planner import judge_box
 from controller.ports import Revision
 from controller.reconcile import quiet
 from controller.reconcile.builds import Builds
-from controller.reconcile.deps import PassOutcome, ReconcilerDeps
+from controller.reconcile.deps import PROBE_TIMEOUT, PassOutcome, ReconcilerDeps
 from controller.reconcile.executor import ActionFailure, ExecutionContext, Executor
 from controller.reconcile.gpu_leases import GpuLeases
 from controller.reconcile.loading import SUFFIXES, CommitLoader, LoadedCommit
@@ -778,7 +778,7 @@ class Reconciliation:
     def _why_unready(self, spec: MLComponentSpec, route: Route) -> str:
         """Return why a workload in service is not ready; empty if all are ready."""
         for upstream in route.upstreams:
-            readiness = self._deps.prober.probe(upstream, spec.server.ready_path, timeout=2.0)
+            readiness = self._deps.prober.probe(upstream, spec.server.ready_path, PROBE_TIMEOUT)
             if not readiness.ready:
                 return readiness.detail or Localizable("it is not ready")
         return ""

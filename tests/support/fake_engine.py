@@ -110,9 +110,8 @@ class FakeEngine:
         self.writers: set[ComponentName] = set()  # that do not start where they cannot write
         self.writing: set[tuple[AppName, ComponentName, str]] = set()
         self.pulls: list[str] = []
-        self.spared: dict[
-            AppName, frozenset[str]
-        ] = {}  # images that had to be kept when those pulled for an app were removed
+        #: Images that had to be kept when those that were pulled for an app were removed.
+        self.spared: dict[AppName, frozenset[str]] = {}
         self.builds: list[str] = []
         self.build_secrets: dict[str, dict[str, str]] = {}
         self.build_registries: dict[str, list[str]] = {}  # those that builds were given, by tag

@@ -43,9 +43,8 @@ from controller.web.problems import HttpProblem, ProblemKind
 log = logging.getLogger(__name__)
 
 REMEMBER = 300.0  # seconds
-REMEMBERED = (
-    4096  # credentials of one app in one worker; one with many callers makes no other app check again
-)
+#: Credentials of one app in one worker: one with many callers makes no other app check again.
+REMEMBERED = 4096
 CHECKERS = 4  # threads, of which an app has one at a time
 PENDING = 256  # checks that may wait; more would only time out later
 PENDING_APP = PASSWORD_CHECKS  # of them for one app

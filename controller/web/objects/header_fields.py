@@ -75,7 +75,12 @@ def with_if_range(passed: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in passed.items() if name != "if-range"}
     if "range" in kept and passed["if-range"].startswith('"') and not CONDITIONS & kept.keys():
         return {**kept, "if-match": passed["if-range"]}
-    return {name: value for name, value in kept.items() if name != "range"}
+    return without_range(kept)
+
+
+def without_range(fields: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of a request for all of a file."""
+    return {name: value for name, value in fields.items() if name not in ("range", "if-range")}
 
 
 def _idle(headers: Mapping[str, str], name: str) -> bool:

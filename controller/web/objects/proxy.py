@@ -252,10 +252,8 @@ class ObjectProxy:
                 return
             await whole(storage)
         # The file is another one than the caller has a part of: all of it is sent.
-        headers = {
-            name: value for name, value in request.headers.items() if name not in ("range", "if-range")
-        }
-        await self._download(caller, replace(request, headers=headers), link, access)
+        for_all = replace(request, headers=header_fields.without_range(request.headers))
+        await self._download(caller, for_all, link, access)
 
     async def _give(
         self, caller: CallerConnection, request: ObjectRequest, link: ObjectLink, storage: UpstreamConnection

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote_to_bytes
 from xml.sax.saxutils import escape
 
 from controller.domain.storage.links import LinkInvalid, check_key, path_of, read_path
-from controller.web.objects.header_fields import CHECKSUMS, CONDITIONS, is_acted_on
+from controller.web.objects.header_fields import CHECKSUMS, CONDITIONS, GET_FIELDS, is_acted_on, without_range
 
 MAX_XML = 2 * 2**20  # bytes of a body that is read whole
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -97,7 +97,6 @@ _ASIDE = frozenset(
     f"X-Amz-{name}" for name in ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature")
 ) | {"x-id"}
 
-_READS = frozenset(("range", "if-range", "x-amz-checksum-mode")) | CONDITIONS
 _SAYS = frozenset(
     (
         "content-type",
@@ -113,8 +112,8 @@ _COPIED = frozenset(
     ("x-amz-copy-source-if-match", "x-amz-copy-source-if-none-match", "x-amz-copy-source-if-modified-since")
 ) | {"x-amz-copy-source-if-unmodified-since"}
 _PASSED: Mapping[S3Operation, frozenset[str]] = {
-    S3Operation.GET: _READS,
-    S3Operation.HEAD: _READS,
+    S3Operation.GET: GET_FIELDS,
+    S3Operation.HEAD: GET_FIELDS,
     S3Operation.PUT: _WRITES | _SAYS,
     S3Operation.PUT_PART: _WRITES,
     S3Operation.COPY: _COPIED | _SAYS | {"x-amz-metadata-directive"},
@@ -270,7 +269,7 @@ def _headers(
     if source is not None:
         passed["x-amz-copy-source"] = path_of(*source)
     if "if-range" in passed:  # which storages do not know: they would send a part of what has changed
-        passed = {name: value for name, value in passed.items() if name not in ("range", "if-range")}
+        passed = without_range(passed)
     return passed
 
 
