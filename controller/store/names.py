@@ -1,6 +1,6 @@
 """The account that owns each caller's name, by app. It is a separate database in the web process' folder:
 only that process writes it, root may release names, and no other part uses it. It is opened for each query:
-one per account and minute, and one write per name."""
+one per credential that a worker of the gateway does not remember, and one write per name."""
 
 from __future__ import annotations
 

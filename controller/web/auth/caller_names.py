@@ -1,6 +1,7 @@
 """Checks that a caller's name belongs to their account: within an app it belongs to the account that used it
-first, see domain/routing/caller_names.py. `authenticate` calls it for authenticated callers; the database query runs
-in a thread of its own."""
+first, see domain/routing/caller_names.py. `authenticate` calls it once for each credential that it remembers from then
+on, and nothing is remembered here: a name that is released is free as soon as the credential is forgotten, and callers
+of one app cannot make those of another wait. The database query runs in a thread of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol
+from typing import Protocol
 
 from controller.domain.errors import ControllerError
 from controller.domain.localizable import Localizable
@@ -18,9 +19,6 @@ from controller.web.gateway.router import PublishedApi
 from controller.web.problems import HttpProblem, ProblemKind
 
 log = logging.getLogger(__name__)
-
-FRESH: Final = 60.0  # seconds that an answer counts
-KNOWN: Final = 4096  # answers
 
 
 class NameClaims(Protocol):
@@ -32,7 +30,6 @@ class CallerNames:
 
     def __init__(self, claims: NameClaims) -> None:
         self._claims = claims
-        self._known: dict[tuple[str, str], tuple[str, float]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="names")
 
     def close(self) -> None:
@@ -47,13 +44,11 @@ class CallerNames:
         is_declared = owner in (PASSWORD, TOKEN)
         if not is_declared and name in target.reserved:
             return _taken(app, name, Localizable("it is one of those in the app's credentials"))
-        key, now = (app, name), time.time()
-        known = self._known.get(key)
-        if known is not None and known[0] == owner and 0 <= now - known[1] < FRESH:
-            return None
         try:
             loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self._thread, self._claims.claim, app, name, owner, now)
+            found = await loop.run_in_executor(
+                self._thread, self._claims.claim, app, name, owner, time.time()
+            )
         except ControllerError as error:
             log.error("whose a name is cannot be told: %s", error)
             if is_declared:
@@ -61,9 +56,6 @@ class CallerNames:
             return HttpProblem(
                 ProblemKind.STORE_BUSY, Localizable("Whose this name is cannot be told now."), retry_after=2
             )
-        if len(self._known) >= KNOWN:
-            self._known.clear()
-        self._known[key] = (found, now)
         return None if found == owner else _taken(app, name, Localizable("the one that used it first"))
 
 

@@ -16,6 +16,7 @@ from controller.domain.reasons import Reason
 from controller.domain.routing.caller_names import PASSWORD, TOKEN, ClaimedName, openid
 from controller.domain.routing.passwords import hash_token
 from controller.store.names import CallerNameTable
+from controller.web.auth import authenticate
 from controller.web.auth.authenticate import AuthenticatedCaller, Authenticator
 from controller.web.auth.caller_names import CallerNames
 from controller.web.gateway.router import Router, UpstreamTarget
@@ -147,3 +148,31 @@ def test_names_of_people_belong_to_no_credential(names: CallerNameTable, account
     assert problem.kind is ProblemKind.NAME_TAKEN
     assert names.all() == ()
     assert admit(CallerNames(names), account, "personal:ann") is None
+
+
+def test_a_released_name_is_free_when_the_credential_is_forgotten(names: CallerNameTable) -> None:
+    """The last call before a release may be the one that makes the worker remember the credential, and no second memory
+    adds to that time, as the command's documentation says."""
+    clock = Clock()
+    goal = target(users=(("ann", QUICK),))
+    ann = b"Basic " + base64.b64encode(b"ann:right")
+    owner = openid(ISSUER, "1")
+
+    async def run() -> list[AuthenticatedCaller | HttpProblem]:
+        gate = Authenticator(clock, owners=CallerNames(names))
+        found = [await gate.identify(goal, ann)]
+        clock.now += authenticate.REMEMBER  # forgotten, and remembered again by the next call
+        found.append(await gate.identify(goal, ann))
+        names.release(APP, "ann")
+        names.claim(APP, "ann", owner, 1.0)
+        clock.now += authenticate.REMEMBER - 1
+        found.append(await gate.identify(goal, ann))
+        clock.now += 1
+        found.append(await gate.identify(goal, ann))
+        gate.close()
+        return found
+
+    *before, after = asyncio.run(run())
+    assert before == [AuthenticatedCaller("ann")] * 3
+    assert isinstance(after, HttpProblem)
+    assert after.kind is ProblemKind.NAME_TAKEN
