@@ -8,7 +8,6 @@ containers and callers. A test checks that commands use nothing else.
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
 import click
 
 from controller.domain.apps.status import EventType
-from controller.domain.text import printable, shown
+from controller.domain.text import UNPRINTABLE, printable, shown
 from controller.domain.units import parse_rfc3339
 
 if TYPE_CHECKING:
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from controller.domain.reasons import Reason
 
 T = TypeVar("T")
-
-#: Control characters that JSON leaves unescaped. They occur only within strings.
-_OBEYED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _STYLES = {
     "Ready": "green",
@@ -79,17 +75,17 @@ def label(text: str) -> Text:
 
 
 def show_json(value: object, indent: int | None = 2) -> None:
-    """Print JSON. Characters that a terminal obeys, such as C1 controls, are escaped, which means the same to
-    programs.
+    """Print JSON. Characters that a terminal obeys, such as C1 controls, and invisible ones are escaped, which means
+    the same to programs.
     """
-    click.echo(_escaped(json.dumps(value, indent=indent, ensure_ascii=False)))
+    click.echo(_escaped(json.dumps(value, indent=indent, ensure_ascii=False), _for_json))
 
 
 def show_yaml(value: object) -> None:
     """Print a YAML document with the same content as `show_json`, escaped in the same way."""
     from controller.yaml_documents import dump
 
-    click.echo(_escaped(dump(plain(value), quoted=_OBEYED)), nl=False)
+    click.echo(_escaped(dump(plain(value), quoted=UNPRINTABLE), _for_yaml), nl=False)
 
 
 def plain(value: object) -> object:
@@ -105,8 +101,18 @@ def show_value(value: object) -> None:
         show_json(value, indent=None)
 
 
-def _escaped(text: str) -> str:
-    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    """Escape what JSON and YAML leave as it is. Such characters occur only within strings."""
+    return UNPRINTABLE.sub(lambda found: escape(found[0]), text)
+
+
+def _for_json(char: str) -> str:
+    return json.dumps(char).strip('"')
+
+
+def _for_yaml(char: str) -> str:
+    code = ord(char)
+    return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
 
 
 @dataclass(frozen=True)

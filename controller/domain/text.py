@@ -14,19 +14,31 @@ _COLOURS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 #: The beginning of one at the end of a text, not longer than any in use.
 _BEGUN = re.compile(r"\x1b(?:\[[0-?]{0,30}[ -/]{0,2}|\][^\x07\x1b]{0,30})?\Z")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-#: Control characters except for tab and newline, separators of lines, what turns the direction of text, surrogates.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+#: Characters of Unicode that show nothing and turn, join or mark the text around them: a name may hide them and look
+#: like another one. Those of the category Cf that can be seen, such as Arabic number signs, are not among them.
+_INVISIBLE = (
+    "\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
+)
+#: Letters of scripts that are written with joiners, and emoji, which are made of several by them.
+_JOINED = "\u0620-\u0dff\u1000-\u109f\u1780-\u17ff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
+_BEFORE_JOINER = re.compile(f"[{_JOINED}]")
+#: Control characters except for tab and newline, separators of lines, invisible characters, surrogates, and joiners
+#: where they join nothing.
+UNPRINTABLE = re.compile(
+    f"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029{_INVISIBLE}\ud800-\udfff]|(?<![{_JOINED}])[\u200c\u200d]"
+)
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Return `text` in valid UTF-8 that a terminal can show: a byte that was not UTF-8 becomes `\\xe9`, a
-    control character `\\x00`, half of a character `\\ud83d`; colours of terminals are left out. The function
-    is idempotent."""
+    """Return `text` in valid UTF-8 that a terminal can show: a byte that was not UTF-8 becomes `\\xe9`, a control
+    character `\\x00`, half of a character `\\ud83d`, an invisible one `\\u200b`; colours of terminals are left out.
+    The function is idempotent."""
     if text.isprintable():
         return text
-    clean = _UNPRINTABLE.sub(_escape, paired(_COLOURS.sub("", text)).replace("\r\n", "\n"))
+    clean = UNPRINTABLE.sub(_escape, paired(_COLOURS.sub("", text)).replace("\r\n", "\n"))
     return text if clean == text else clean  # a message (localizable.py) stays one
 
 
@@ -38,18 +50,22 @@ def shown(text: str) -> str:
 
 class Shown:
     """Converts the output of a container, in pieces that end anywhere, as `shown` does. Escape sequences and
-    characters that are split between pieces are joined."""
+    characters that are split between pieces are joined, and so are emoji that are made of several."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._rest = ""
+        self._last = ""  # the character before, if a joiner may follow it
 
     def take(self, piece: bytes, last: bool = False) -> str:
         """`last`: nothing comes after this piece."""
         text = self._rest + self._decoder.decode(piece, last)
         cut = None if last else _BEGUN.search(text)
         self._rest = cut[0] if cut else ""
-        return shown(text.removesuffix(self._rest) if self._rest else text)
+        before = self._last
+        clean = shown(before + (text.removesuffix(self._rest) if self._rest else text))
+        self._last = clean[-1:] if _BEFORE_JOINER.match(clean[-1:]) else ""
+        return clean[len(before) :]
 
 
 def paired(text: str) -> str:
@@ -123,4 +139,6 @@ def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     if 0xDC80 <= code <= 0xDCFF:  # what Python makes of a byte that is not UTF-8
         code -= 0xDC00
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

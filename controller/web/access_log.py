@@ -148,10 +148,10 @@ class AccessLog:
         self._entries: deque[AccessEntry] = deque()
         self._added = self._taken = 0  # bytes of memory; each is changed by one thread
         self._dropped = 0
-        self._told = 0  # of the dropped ones, in our own log
         self._unwritten = b""  # lines that a full disk had no room for
         self._is_cut = False  # the file ends in the middle of a line, because the disk was full
         self._cut = 0  # lines of which only the beginning was written
+        self._told = self._told_cut = 0  # of the dropped and cut ones, in our own log
         self._failing = False
         self._file = sys.stdout.fileno() if path is None else -1
         self._stop = threading.Event()
@@ -169,7 +169,7 @@ class AccessLog:
 
     @property
     def dropped(self) -> int:
-        """Return how many lines were dropped since the start."""
+        """Return how many lines were dropped or cut since the start."""
         return self._dropped + self._cut
 
     def close(self) -> None:
@@ -190,18 +190,29 @@ class AccessLog:
                 return
 
     def _write_all(self) -> None:
-        dropped = self.dropped
-        if dropped > self._told:
-            log.warning(
-                "lines of the access log were dropped, since it is too slow",
-                extra={"lines": dropped - self._told},
-            )
-            self._told = dropped
+        self._tell_losses()
         self._open()
         self._write()
         while self._entries:
             self._unwritten = self._piece()
             self._write()
+
+    def _tell_losses(self) -> None:
+        """Say how many lines are missing since this was last said, and why."""
+        dropped, cut = self._dropped, self._cut
+        if dropped > self._told:
+            why = "cannot be written" if self._failing else "is too slow"
+            log.warning(
+                "lines of the access log were dropped, since it %s",
+                why,
+                extra={"lines": dropped - self._told},
+            )
+        if cut > self._told_cut:
+            log.warning(
+                "lines of the access log lost their end, since the disk was full",
+                extra={"lines": cut - self._told_cut},
+            )
+        self._told, self._told_cut = dropped, cut
 
     def _piece(self) -> bytes:
         """Take lines that are written at once."""

@@ -111,7 +111,9 @@ _CHATS_CHECK = compile_check(_CHAT)
 _CHATS = ChatReader("net", _CHAT, _CHATS_CHECK)
 SITE = PublicSite(b"/demo/image", b"/a/b?c", b"ml.example.org", ("10.0.0.2:8002",), "demo.classify")
 HOSTS = HostNames(b"apps.example.org")
-OBEYED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+OBEYED = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 
 def http1_head(data: bytes) -> None:

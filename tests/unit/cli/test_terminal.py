@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from controller.cli import output
@@ -41,11 +41,17 @@ HOSTILE = [
     "\x7f",
     "\u202egnp.exe",
     "\u2066x\u2069",
+    "\u200b\u200d\u2060\ufeff",
+    "\u206a\u206f",
+    "\U000e0001\U000e0061\U000e007f",
     "\ud83d",
     "\udc9b",
 ]
 PRINTS = re.compile(r"print|(click|rich)\.(s?echo|print)|Text|.*std(out|err)(\.buffer)?\.write")
-OBEYED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+OBEYED = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+    "|[\x20-\x7e]\u200d"
+)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
@@ -95,7 +101,16 @@ def test_colours_and_characters_that_a_piece_cuts_through(size: int) -> None:
     assert text == "ared é😀\r50%\r\nend\n\\xe9\\xff"
 
 
+@pytest.mark.parametrize("size", range(1, 9))
+def test_emoji_that_a_piece_cuts_through(size: int) -> None:
+    data = "\U0001f468\u200d\U0001f469 ad\u200dmin \u2764\ufe0f\u200d\U0001f525".encode()
+    reader = Shown()
+    text = "".join(reader.take(data[i : i + size]) for i in range(0, len(data), size))
+    assert text + reader.take(b"", last=True) == shown(data.decode())
+
+
 @given(st.text(st.characters(codec=None), max_size=60))
+@example("\u200b \U000e0001 a\u200d \U0001f468\u200d\U0001f469 \u206a\x7f\x9b\xad")
 def test_json_says_the_same(text: str) -> None:
     stream = io.StringIO()
     before, sys.stdout = sys.stdout, stream
@@ -110,6 +125,7 @@ def test_json_says_the_same(text: str) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60))
+@example("\u200b \U000e0001 a\u200d \U0001f468\u200d\U0001f469 \u206a\x7f\x9b\xad")
 def test_yaml_says_the_same(text: str) -> None:
     stream = io.StringIO()
     before, sys.stdout = sys.stdout, stream

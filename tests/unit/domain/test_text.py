@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.text import (
     MAX_MESSAGE,
+    UNPRINTABLE,
     bounded,
     excerpt,
     is_storable,
@@ -45,10 +48,36 @@ anything = st.text(st.characters(), max_size=30) | st.binary(max_size=30).map(
         ("half an escape \x1b", r"half an escape \x1b"),
         ("\u202egnp.exe", r"\u202egnp.exe"),
         ("Windows\r\nlines", "Windows\nlines"),
+        ("ad\u200bmin", r"ad\u200bmin"),
+        ("ad\u200dmin, ad\u200cmin", r"ad\u200dmin, ad\u200cmin"),
+        ("main\U000e0061\U000e007f", r"main\U000e0061\U000e007f"),
+        ("\u180e\u200d", r"\u180e\u200d"),
+        (
+            "a family \U0001f468\u200d\U0001f469\u200d\U0001f467",
+            "a family \U0001f468\u200d\U0001f469\u200d\U0001f467",
+        ),
+        ("\u2764\ufe0f\u200d\U0001f525", "\u2764\ufe0f\u200d\U0001f525"),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),
+        ("twice \U0001f468\u200d\u200d", "twice \U0001f468\u200d\\u200d"),
     ],
 )
 def test_how_it_is_shown(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+#: Characters of the category Cf that a reader sees: signs above or around digits of Arabic, Syriac and Kaithi.
+VISIBLE = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]")
+
+
+def test_nothing_invisible_stays() -> None:
+    """Whatever Unicode calls a control or a format character, a separator of lines or half of a character."""
+    for char in map(chr, range(0x110000)):
+        if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and not VISIBLE.match(char):
+            assert UNPRINTABLE.match(char) or char in "\t\n", ascii(char)
+    assert not re.search(UNPRINTABLE, "".join(filter(str.isprintable, map(chr, range(0x110000)))))
 
 
 @given(anything)

@@ -277,6 +277,26 @@ def test_a_disk_with_room_for_the_end_of_a_cut_line_alone_costs_no_line(tmp_path
     assert made.dropped == 0
 
 
+def test_the_log_says_why_lines_are_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = AccessLog("combined", None)
+    made.close()
+    made._file = os.open(tmp_path / "access.log", os.O_WRONLY | os.O_CREAT)
+    told = []
+    for dropped, failing, cut in ((2, False, 0), (5, True, 0), (5, False, 1), (6, True, 4), (6, False, 4)):
+        caplog.clear()
+        made._dropped, made._failing, made._cut = dropped, failing, cut
+        with caplog.at_level(logging.WARNING):
+            made._write_all()
+        told.append([(record.getMessage(), vars(record)["lines"]) for record in caplog.records])
+    os.close(made._file)
+    slow, away, full_disk = (
+        "lines of the access log were dropped, since it is too slow",
+        "lines of the access log were dropped, since it cannot be written",
+        "lines of the access log lost their end, since the disk was full",
+    )
+    assert told == [[(slow, 2)], [(away, 3)], [(full_disk, 1)], [(away, 1), (full_disk, 3)], []]
+
+
 def full() -> int:
     raise OSError(errno.ENOSPC, "full")
 

@@ -245,7 +245,7 @@ def _gateway(meter: RequestMetrics) -> Iterator[Metric]:
     yield in_flight
     yield CounterMetricFamily(
         "prichal_access_log_lines_dropped",
-        "Lines of the access log that were not written, since its reader or disk was too slow.",
+        "Lines of the access log that were not written as a whole, since its reader or disk was slow or full.",
         meter.unlogged,
     )
     yield from _waits(meter)
