@@ -37,7 +37,7 @@ class NumberSink(Protocol):
         """Take the next elements. Raises Unexpected if it cannot take them."""
 
     def end(self) -> None:
-        """Put what was made of them in the place of the list."""
+        """Put what was made of them in the place of the list. Raises Unexpected."""
 
 
 #: From the rest of a text: what takes the elements of arrays, by the identity of the list in the array's place.
@@ -135,9 +135,9 @@ def _pour(sink: NumberSink, text: Text, span: tuple[int, int], load: Callable[[b
     try:
         for piece in _pieces(text, *span):
             sink.add(_loaded(load, piece))
+        sink.end()
     except Unexpected:
         return False
-    sink.end()
     return True
 
 

@@ -4,21 +4,18 @@ the list, of which the check says what is wrong."""
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
-from .datatypes import NUMBERS, Datatype
+from .datatypes import Datatype
 from .json_pieces import Unexpected
-from .tensors import BinaryTensor, dtype
+from .tensors import BinaryTensor, dtype, packed
 
-#: Datatypes whose numbers numpy rounds and bounds as the list's are. BF16 and BOOL it does not have in this form, and
-#: UINT64 does not fit the integers that are read.
+#: Datatypes whose numbers ``struct`` rounds and bounds as the list's are. It takes any number for a BOOL, and numpy
+#: does not have BF16.
 TAKEN = frozenset(
-    datatype
-    for datatype in Datatype
-    if datatype.numeric and datatype not in (Datatype.BF16, Datatype.BOOL, Datatype.UINT64)
+    datatype for datatype in Datatype if datatype.numeric and datatype not in (Datatype.BF16, Datatype.BOOL)
 )
-#: orjson reads integers below -(2**63) as floats, the first of which are equal to it.
-_LOW = -(2**63) + 1
 
 
 class TensorSink:
@@ -28,21 +25,20 @@ class TensorSink:
         self._numpy = numpy
         self._item = item
         self._datatype = datatype
-        self._parts: list[Any] = []
+        self._raw = bytearray()
         self.whole = datatype.whole
-        self._low = max(NUMBERS[datatype].low, _LOW) if datatype.whole else NUMBERS[datatype].low
 
     def add(self, elements: list[Any]) -> None:
         """Raises Unexpected."""
         try:
-            part = self._numpy.fromiter(elements, "<i8" if self.whole else "<f8", len(elements))
-        except (OverflowError, TypeError, ValueError):
+            self._raw += packed(self._datatype, elements)
+        except (OverflowError, struct.error):
             raise Unexpected from None
-        if not (self._low <= part.min() and part.max() <= NUMBERS[self._datatype].high):
-            raise Unexpected
-        self._parts.append(part.astype(dtype(self._datatype), copy=False))
 
     def end(self) -> None:
-        array = self._numpy.concatenate(self._parts)
-        self._parts.clear()
-        self._item["data"] = BinaryTensor(self._datatype, memoryview(array).cast("B"))
+        """Raises Unexpected."""
+        raw = memoryview(self._raw)
+        numbers = self._numpy.frombuffer(raw, dtype(self._datatype))
+        if not (self.whole or self._numpy.isfinite(numbers).all()):
+            raise Unexpected  # some are too large
+        self._item["data"] = BinaryTensor(self._datatype, raw)

@@ -30,7 +30,7 @@ from .texts import Text
 MAX_DEPTH = 100
 MAX_DIGITS = 4300  # of an integer: to read one takes the square of its length
 LARGE = 10_000  # bytes of a text, and numbers of a list, from which on orjson is worth its checks
-STEP, LONG_STEP = 2**14, 2**17  # numbers that are written at once, by Python's own code and by orjson
+STEP, LONG_STEP = 2**14, 2**15  # numbers that are written at once, by Python's own code and by orjson
 _CONTAINERS = frozenset({list, dict})
 _PLAIN = frozenset({str, int, bool, type(None)})
 
@@ -191,19 +191,21 @@ def encode(value: Any) -> bytes:
 
 def encode_numbers(numbers: Any) -> bytes:
     """Numbers and None, in a list or an array of numpy, as JSON, like ``encode``."""
-    if _orjson is not None and len(numbers) >= LARGE:
-        try:
-            if isinstance(numbers, list):
-                return bytes(_orjson.dumps(numbers))
-            # orjson before 3.10.1 reads the bytes of every number in the processor's order
-            kind = "f8" if numbers.dtype.kind == "f" else numbers.dtype.newbyteorder("=")
-            same = numbers.astype(kind, copy=False)
-            return bytes(_orjson.dumps(same, option=_orjson.OPT_SERIALIZE_NUMPY))
-        except (
-            TypeError
-        ):  # an integer of more than 64 bits, or an array whose elements do not lie side by side
-            pass
-    return encode(numbers)
+    return _encode_many(numbers) if len(numbers) >= LARGE else encode(numbers)
+
+
+def _encode_many(numbers: Any) -> bytes:
+    """Numbers as JSON, by orjson if there is one and it can write them."""
+    if _orjson is None:
+        return encode(numbers)
+    try:
+        if isinstance(numbers, list):
+            return bytes(_orjson.dumps(numbers))
+        # orjson before 3.10.1 reads the bytes of every number in the processor's order
+        kind = "f8" if numbers.dtype.kind == "f" else numbers.dtype.newbyteorder("=")
+        return bytes(_orjson.dumps(numbers.astype(kind, copy=False), option=_orjson.OPT_SERIALIZE_NUMPY))
+    except TypeError:  # an integer of more than 64 bits, or an array whose elements do not lie side by side
+        return encode(numbers)
 
 
 def encode_in_pieces(numbers: Any) -> list[Union[bytes, memoryview]]:
@@ -213,7 +215,7 @@ def encode_in_pieces(numbers: Any) -> list[Union[bytes, memoryview]]:
         return [encode_numbers(numbers)]
     pieces: list[Union[bytes, memoryview]] = [b"["]
     for start in range(0, len(numbers), step):
-        pieces += [memoryview(encode_numbers(numbers[start : start + step]))[1:-1], b","]
+        pieces += [memoryview(_encode_many(numbers[start : start + step]))[1:-1], b","]
     pieces[-1] = b"]"
     return pieces
 

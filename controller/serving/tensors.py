@@ -102,22 +102,22 @@ def pack(datatype: Datatype, elements: Any) -> Optional[bytes]:
             return array_bytes
         elements = elements.tolist()
     try:
-        return _packed(datatype, elements)
+        return packed(datatype, elements)
     except (TypeError, struct.error):
         if datatype.whole or datatype is Datatype.BOOL:
             return None
-        return _packed(datatype, [_NAN if element is None else element for element in elements])
+        return packed(datatype, [_NAN if element is None else element for element in elements])
 
 
-def _packed(datatype: Datatype, elements: Sequence[Any]) -> bytes:
+def packed(datatype: Datatype, elements: Sequence[Any]) -> bytes:
+    """Numbers as bytes; those of floating point that are too large become infinite, but for FP16. Raises TypeError,
+    OverflowError and struct.error for what is none."""
     letter = _FORMATS[datatype.value][1]
     if not letter:
         return _rounded(elements)
-    if letter in _OF_STRUCT:
-        if letter == "?" and None in elements:
-            raise TypeError
-        return struct.pack(f"<{len(elements)}{letter}", *elements)
-    return array.array(letter, elements).tobytes()
+    if letter == "?" and None in elements:
+        raise TypeError
+    return struct.pack(f"{len(elements)}{letter}", *elements)  # array.array takes three times as long
 
 
 def _widened(raw: memoryview) -> bytearray:

@@ -163,3 +163,13 @@ def test_numbers_are_written_alike_in_pieces(count: int, odd: Any) -> None:
             patch.setattr(jsontext, "_orjson", codec)
             written = b"".join(jsontext.encode_in_pieces(numbers))
             assert json.loads(written) == json.loads(expected)
+
+
+@pytest.mark.parametrize("more", [0, 1, 7, 9_999])
+def test_what_is_left_behind_the_last_whole_piece_is_written_by_the_same_encoder(more: int) -> None:
+    """Python's own takes twenty times as long, and writes this number with a plus sign."""
+    codec = kept_orjson()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsontext, "_orjson", codec)
+        numbers = [1e16] * (3 * jsontext.LONG_STEP + more)
+        assert b"".join(jsontext.encode_in_pieces(numbers)) == codec.dumps(numbers)
