@@ -21,12 +21,14 @@ import docker.errors
 import requests
 
 from controller.adapters.docker import mapping
+from controller.adapters.docker.builds import ImageBuilds
 from controller.adapters.docker.connection import EngineConnection, closing_on_stop
 from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.error_rules import NAME_TAKEN, NO_PYTHON, NOT_OURS, translate, translated
-from controller.adapters.docker.images import ImageStore, Registries
+from controller.adapters.docker.images import ImageStore
 from controller.adapters.docker.job_log import WorkloadLog
 from controller.adapters.docker.networks import Networks
+from controller.adapters.docker.references import Registries
 from controller.adapters.docker.scratch import written
 from controller.adapters.docker.serving import package_folder, stage_serving
 from controller.adapters.docker.use import UseMeter
@@ -97,7 +99,8 @@ class DockerEngine:
         self._use = UseMeter(self._connection)
         self._egress = Egress(self._connection, settings, instance)
         self._networks = Networks(self._connection, instance, self._egress)
-        self._images = ImageStore(self._connection, settings, instance, policies=policies)
+        self._images = ImageStore(self._connection, settings, instance)
+        self._builds = ImageBuilds(self._connection, settings, instance, self._images, policies)
         self._library: Path | None = None
         self._with_python: set[str] = set()  # ids of images; content never changes under an id
         self._removed: deque[str] = deque(maxlen=REMOVED_KEPT)
@@ -165,7 +168,7 @@ class DockerEngine:
         log: Callable[[str], None],
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._images.build(tag, build, context, log, stop)
+        self._builds.build(tag, build, context, log, stop)
 
     def prune_images(
         self,
@@ -180,7 +183,7 @@ class DockerEngine:
         self._images.remove_pulled(app, spare)
 
     def image_sizes(self) -> Mapping[AppName, ImageUse]:
-        return self._images.sizes()
+        return self._images.sizes(self._builds.writing())
 
     def scratch(self) -> tuple[ScratchUse, ...]:
         with translated(Localizable("cannot get the sizes of containers")):
@@ -217,8 +220,8 @@ class DockerEngine:
 
     def collect_builds(self, age: float) -> None:
         self._egress.collect(age)
-        self._images.collect(age)
-        self._images.collect_cache(age)
+        self._builds.collect(age)
+        self._builds.collect_cache(age)
 
     # --- networks ----------------------------------------------------------------------------------------------
 

@@ -1,168 +1,57 @@
-"""Images of the Docker engine: pin a reference to content, pull it, build it. Used only by `engine`.
-
-Credentials come only from the app's own registries, never from a `docker login` of the user that the daemon
-runs as: an app must not reach what only another one, or the operator, may use.
+"""Images of the Docker engine: pin a reference to content, pull it, push what was built, remove what is not needed any
+more. Used by `engine`, and by `builds`, which adds images.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from functools import partial
-from tempfile import TemporaryFile
 from typing import Any
-from urllib.parse import urlsplit
 
 import docker.errors
 import requests
 import requests.exceptions
 import urllib3.exceptions
 from docker import APIClient
-from docker.types.daemon import CancellableStream
-from docker.utils import parse_repository_tag
 
-from controller.adapters.docker.build_disk import BuildDisk
-from controller.adapters.docker.buildkit.builds import IMAGE_BUILT, BuildKit, Order, told
-from controller.adapters.docker.buildkit.choice import Builder, choose, needs, prepare, refused_argument
-from controller.adapters.docker.buildkit.limits import DiskWatch
-from controller.adapters.docker.buildkit.progress import BuildProgress
-from controller.adapters.docker.connection import EngineConnection, closing_on_stop
-from controller.adapters.docker.context import DOCKERFILE, labelled, spool
-from controller.adapters.docker.dockerfile import images_of
-from controller.adapters.docker.egress import Egress
+from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.error_rules import (
     BUILD_OF_AN_APP,
-    DISK_FULL,
     IMAGE_ID,
     IMAGE_NOT_FOUND,
     MADE_HERE,
-    REGISTRY_LIMITED,
     REGISTRY_UNREACHABLE,
-    REGISTRY_UNTRUSTED,
     from_answer,
     translated,
 )
 from controller.adapters.docker.layers import LayerSizes
-from controller.adapters.docker.networks import BRIDGE
 from controller.adapters.docker.pulled import PulledImages, keys_of
+from controller.adapters.docker.references import Reference, Registries, credentials, revealed
 from controller.config import DockerSettings
 from controller.domain import labels
-from controller.domain.apps.desired import BuildInput
-from controller.domain.apps.kept_images import superfluous
 from controller.domain.apps.observed import ImageOrigin, ImagePin, ImageUse
-from controller.domain.apps.policies import NO_POLICIES, Policies
-from controller.domain.apps.spec import BuildImage, ImageSource, Registry, SecretSpec
-from controller.domain.errors import Stalled, Superseded, Transient
-from controller.domain.image_names import HUB, familiar, hub_or, split_name
-from controller.domain.localizable import Localizable, joined, shortened, stripped
+from controller.domain.apps.spec import BuildImage, ImageSource
+from controller.domain.errors import Stalled, Transient
+from controller.domain.image_names import HUB, familiar
+from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
-from controller.domain.secret import Secret, scrub
-from controller.domain.text import excerpt
+from controller.domain.secret import Secret
 from controller.domain.units import about_size
-from controller.ports import BuildContext
 
-log = logging.getLogger(__name__)
-
-#: Labels that mark containers as ours: those of build steps must not inherit them from a base image.
-_NOT_OURS = dict.fromkeys((labels.INSTANCE, labels.APP, labels.COMPONENT, labels.KIND, labels.RUN), "")
-Registries = tuple[tuple[Registry, SecretSpec | None], ...]
 Json = dict[str, Any]
 
 #: Seconds for a registry to return the digest of a tag; it is asked in every pass, and a slow one must not
 #: block it.
 RESOLVE_TIMEOUT = 15.0
-#: Lines of a failed build that go into its error.
-BUILD_TAIL = 30
-#: Characters of one of them: thirty are fewer than what is kept of a message.
-BUILD_LINE = 400
-_TIMEOUTS = (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The parts of an image's name. `repository` is as written, `host` and `path` are normalized: `demo` is
-    docker.io and library/demo.
-    """
-
-    repository: str
-    tag: str
-    digest: str | None
-    host: str
-    path: str
-
-    @classmethod
-    def parse(cls, text: str) -> Reference:
-        """Parse `[host[:port]/]path[:tag][@sha256:…]`, see
-        https://pkg.go.dev/github.com/distribution/reference. The engine decides whether it is valid.
-        """
-        named, _, digest = text.partition("@")
-        repository, tag = parse_repository_tag(named)
-        host, path = split_name(repository)
-        return cls(repository, tag or "latest", digest or None, host, path)
-
-    def at(self, digest: str) -> str:
-        return f"{self.repository}@{digest}"
-
-    @property
-    def tagged(self) -> str:
-        return f"{self.repository}:{self.tag}"
-
-    def digests_of(self, image: Json | None) -> list[str]:
-        """Return the digests under which an image came from this repository."""
-        known = (Reference.parse(text) for text in (image or {}).get("RepoDigests") or ())
-        return [r.digest for r in known if r.digest and (r.host, r.path) == (self.host, self.path)]
-
-
-@dataclass(frozen=True)
-class BaseImages:
-    """Of a build: ids, and the instructions that these images add to it."""
-
-    ids: frozenset[str]
-    triggers: tuple[bytes, ...]
-
-
-def registry_host(text: str) -> str:
-    """Return host and port of a registry's URL or of a reference's first segment; Docker Hub's many names are
-    one.
-    """
-    return hub_or(urlsplit(text if "://" in text else f"//{text}").netloc)
-
-
-def credentials(reference: Reference, registries: Registries) -> dict[str, Secret]:
-    """Return `username` and `password` of the first registry with the reference's host; empty if there is
-    none.
-
-    Raises Stalled `RegistryCredentials` if the Secret lacks one of them.
-    """
-    for registry, secret in registries:
-        if secret is None or registry_host(registry.url) != reference.host:
-            continue
-        found = {key: secret.get(key) for key in ("username", "password")}
-        missing = [key for key, value in found.items() if not value]
-        if missing:
-            text = Localizable(
-                "Secret {name} of registry {registry} lacks {missing}",
-                name=secret.name,
-                registry=registry.name,
-                missing=", ".join(missing),
-            )
-            raise Stalled(
-                Reason.REGISTRY_CREDENTIALS,
-                Localizable("{text}; a registry needs `username` and `password`", text=text),
-            )
-        return {key: value for key, value in found.items() if value}
-    return {}
+TIMEOUTS = (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 
 
 class ImageStore:
-    """`pin`, `pull`, `build` and the removal of images of the port `Engine`."""
+    """`pin`, `pull` and the removal of images of the port `Engine`."""
 
     def __init__(
         self,
@@ -170,34 +59,23 @@ class ImageStore:
         settings: DockerSettings,
         instance: str,
         resolve_timeout: float = RESOLVE_TIMEOUT,
-        policies: Policies = NO_POLICIES,
     ) -> None:
-        self._policies = policies
         self._connection = connection
         self._settings = settings
         self._instance = instance
-        # Steps of a build that may reach nothing have `build_network: none`; of others most fetch packages.
-        closed = replace(settings, egress="internet") if settings.egress == "none" else settings
-        self._egress = Egress(connection, closed, instance)
         self._resolve_timeout = resolve_timeout
-        self._lock = threading.Lock()  # of these; held while leftovers are removed
-        self._building = 0
-        self._by_buildkit = 0
-        self._disks: list[tuple[AppName, BuildDisk | DiskWatch]] = []  # of builds under way
-        self._left: dict[AppName, frozenset[str]] = {}  # images that failed builds have made
-        self._layers = LayerSizes(connection)
-        self._buildkit = BuildKit(connection, settings, instance)
-        self._pulled = PulledImages(connection, self._layers, instance, settings.pulled_per_app)
+        self.layers = LayerSizes(connection)
+        self._pulled = PulledImages(connection, self.layers, instance, settings.pulled_per_app)
         self._accessible: set[tuple[str, tuple[Secret, ...]]] = set()
 
-    # --- pin ---------------------------------------------------------------------------------------------------
+    # --- pin -----------------------------------------------------------------------------------------------------
 
     def pin(self, source: ImageSource, tag: str | None, registries: Registries) -> ImagePin:
         if isinstance(source, BuildImage):
             if tag is None:
                 raise ValueError("an image to be built needs the tag of its content")
             return self._pin_build(tag)
-        return self._pin_existing(source.reference, registries)
+        return self.pin_existing(source.reference, registries)
 
     def _pin_build(self, tag: str) -> ImagePin:
         """Pin by the id: a rebuild with the same result replaces nothing. If builds are pushed, pin by the digest, also
@@ -228,16 +106,16 @@ class ImageStore:
         top = Reference.parse(f"{self._settings.registry}/{self._instance}/x")
         return name.host == top.host and name.path.startswith(top.path.removesuffix("x"))
 
-    def _pin_existing(self, reference: str, registries: Registries) -> ImagePin:
+    def pin_existing(self, reference: str, registries: Registries) -> ImagePin:
         name = Reference.parse(reference)
         doing = Localizable("cannot use image {reference}", reference=reference)
         if name.digest:
             pinned = name.at(name.digest)
-            present = self._named(pinned, doing) is not None
+            present = self.named(pinned, doing) is not None
             if present:
                 self._require_access(name, registries)
             return ImagePin(pinned, ImageOrigin.REGISTRY, present)
-        local = self._named(reference, doing)
+        local = self.named(reference, doing)
         here = name.digests_of(local)
         if local and not here:
             return ImagePin(local["Id"], ImageOrigin.LOCAL, present=True)
@@ -249,7 +127,7 @@ class ImageStore:
         present = digest in here or self.inspect(pinned) is not None
         return ImagePin(pinned, ImageOrigin.REGISTRY, present)
 
-    def _named(self, reference: str, doing: str) -> Json | None:
+    def named(self, reference: str, doing: str) -> Json | None:
         """Return the image on this host with this name. The engine also accepts ids and prefixes of them,
         which would give access to builds of other apps: Raises Stalled `ImageRefused` for these, and for tags
         of builds.
@@ -315,9 +193,9 @@ class ImageStore:
                 client = self._connection.client_with(self._resolve_timeout)
                 answer = client.inspect_distribution(  # type: ignore[no-untyped-call]
                     name.at(name.digest) if name.digest else name.tagged,
-                    auth_config=None if registries is None else _revealed(auth),
+                    auth_config=None if registries is None else revealed(auth),
                 )
-            except _TIMEOUTS as error:
+            except TIMEOUTS as error:
                 text = Localizable(
                     "{host} did not answer within {limit} s",
                     host=name.host,
@@ -336,7 +214,7 @@ class ImageStore:
         digest: str = answer["Descriptor"]["digest"]
         return digest
 
-    # --- pull --------------------------------------------------------------------------------------------------
+    # --- pull and push -------------------------------------------------------------------------------------------
 
     def _require_registry(self, reference: str, doing: str) -> None:
         """Raise Stalled `ImageNotFound` for an image named by its id or by the tag of a build: it was made
@@ -379,13 +257,13 @@ class ImageStore:
                     name.digest or name.tag,
                     stream=True,
                     decode=True,
-                    auth_config=None if registries is None else _revealed(auth),
+                    auth_config=None if registries is None else revealed(auth),
                 )
-                for message in _within(progress, limit):
+                for message in within(progress, limit):
                     if "error" in message:
                         raise from_answer(message["error"], doing, secrets=tuple(auth.values()))
                     follow(message)
-            except _TIMEOUTS as error:
+            except TIMEOUTS as error:
                 text = Localizable(
                     "{doing}: not done within {limit} s (`docker.pullTimeout`)",
                     doing=doing,
@@ -393,195 +271,7 @@ class ImageStore:
                 )
                 raise Transient(Reason.PULL_TIMEOUT, text) from error
 
-    # --- build -------------------------------------------------------------------------------------------------
-
-    def build(
-        self,
-        tag: str,
-        build: BuildInput,
-        context: BuildContext,
-        log: Callable[[str], None],
-        stop: Callable[[], bool] = lambda: False,
-    ) -> None:
-        doing = Localizable("cannot build image {tag}", tag=tag)
-        needed = needs(context.dockerfile)
-        if choose(self._settings.builder, self._settings.build_network, needed) is Builder.BUILDKIT:
-            order = self._ordered(tag, build, context, doing)
-            order = replace(order, cache=self._cache_of(order.app, build, log))
-            self._build_by_buildkit(order, log, doing, stop)
-        else:
-            self._build_classic(tag, build, context, log, doing, stop)
-        with translated(doing):
-            self._require_share(tag, doing)
-        if self._settings.registry:
-            self._push(tag)
-
-    def _ordered(self, tag: str, build: BuildInput, context: BuildContext, doing: str) -> Order:
-        """Judge what BuildKit is given. Raises Stalled `BuildRefused`, `ImageRefused`."""
-        app, secrets = self._app_of(tag), [id for id, _ in build.secrets]
-        if (name := refused_argument([name for name, _ in build.source.args])) is not None:
-            raise Stalled(
-                Reason.BUILD_REFUSED,
-                Localizable(
-                    "{doing}: the build argument {name} would change BuildKit itself", doing=doing, name=name
-                ),
-            )
-        dockerfile = prepare(context.dockerfile, self._buildkit.major, secrets)
-        bases = self._check_bases(dockerfile.judged, build, doing, app)
-        triggers = [prepare(trigger, self._buildkit.major, secrets) for trigger in bases.triggers]
-        runs = dockerfile.runs or any(trigger.runs for trigger in triggers)
-        named = {labels.BUILT_BY: self._instance, **_NOT_OURS}
-        return Order(app, tag, build, context, replace(dockerfile, runs=runs), named)
-
-    def _build_by_buildkit(
-        self, order: Order, log: Callable[[str], None], doing: str, stop: Callable[[], bool]
-    ) -> None:
-        limit, tail, progress = self._settings.build_timeout, deque[str](maxlen=BUILD_TAIL), BuildProgress()
-        finished = False
-        hidden = partial(scrub, secrets=tuple(value for _, value in order.build.secrets))
-        with (
-            translated(doing),
-            self._counted(),
-            TemporaryFile() as spooled,
-            self._buildkit.watched(order, doing) as disk,
-            self._measured_by(order.app, disk),
-            self._connection.operation(limit) as client,
-        ):
-            try:
-                with (
-                    self._buildkit.started(client, order, spooled) as (messages, stream),
-                    self._ended_by(disk, stop, order.tag, doing),
-                    closing_on_stop(stream, _either(disk, stop)),
-                ):
-                    for message in _within(messages, limit):
-                        if "error" in message:
-                            raise _build_failed(hidden(self._explained(message["error"], order)), tail, doing)
-                        finished = finished or message.get("id") == IMAGE_BUILT
-                        for line in filter(str.strip, map(hidden, told(progress, message))):
-                            tail.append(excerpt(line, BUILD_LINE))
-                            log(line)
-            except _TIMEOUTS as error:
-                raise _too_long(doing, limit, tail) from error
-            except docker.errors.APIError as error:
-                if error.is_server_error() or error.status_code == 400:
-                    raise _build_failed(str(error.explanation), tail, doing) from error
-                raise
-        if not finished:
-            raise Transient(
-                Reason.ENGINE_UNREACHABLE,
-                Localizable("{doing}: the engine ended the connection before its end", doing=doing),
-            )
-
-    def _explained(self, text: str, order: Order) -> str:
-        """Return an error of the builder, and what a step that failed may have missed."""
-        if "exit code" in text and self._settings.build_network == "own":
-            how = Localizable("set docker.buildNetwork to bridge if they need one")
-            return joined(
-                (text, Localizable("(steps that BuildKit builds have no network: {how})", how=how)), "\n"
-            )
-        return text
-
-    def _build_classic(
-        self,
-        tag: str,
-        build: BuildInput,
-        context: BuildContext,
-        log: Callable[[str], None],
-        doing: str,
-        stop: Callable[[], bool],
-    ) -> None:
-        app, limit = self._app_of(tag), self._settings.build_timeout
-        bases = self._check_bases(context.dockerfile, build, doing, app).ids
-        cache = self._with_own(self._cache_of(app, build, log), app)
-        dockerfile = labelled(context.dockerfile, {labels.BUILT_BY: self._instance, **_NOT_OURS})
-
-        def as_written(text: str) -> str:
-            return dockerfile.translated(text).replace(DOCKERFILE, build.source.dockerfile)
-
-        with (
-            translated(doing),
-            self._under_way() as network,
-            TemporaryFile() as spooled,
-            self._bounded_steps(),
-            self._measured(app, bases) as disk,
-            self._connection.operation(limit) as client,
-        ):
-            spool(context, dockerfile.content, spooled)
-            tail: deque[str] = deque(maxlen=BUILD_TAIL)
-            try:
-                messages, stream = self._start_build(client, tag, build, spooled, network, cache)
-                with self._ended_by(disk, stop, tag, doing), closing_on_stop(stream, _either(disk, stop)):
-                    for message in _within(messages, limit):
-                        disk.note(message.get("stream", ""))
-                        _read_build(message, tail, log, as_written, doing)
-            except _TIMEOUTS as error:
-                raise _too_long(doing, limit, tail) from error
-            except docker.errors.APIError as error:  # refused before the first step, e.g. an empty Dockerfile
-                if error.is_server_error() or error.status_code == 400:
-                    raise _build_failed(as_written(str(error.explanation)), tail, doing) from error
-                raise
-
-    def _app_of(self, tag: str) -> AppName:
-        return AppName(tag.removeprefix(f"{self._instance}.local/").partition("/")[0])
-
-    @contextmanager
-    def _measured(self, app: AppName, bases: frozenset[str]) -> Iterator[BuildDisk]:
-        """Yield what measures a build of the app. What failed builds have left counts until it is collected."""
-        with self._lock:
-            earlier = self._left.get(app, frozenset())
-        disk = BuildDisk(
-            self._connection, self._layers, self._instance, self._settings.build_disk, bases, earlier
-        )
-        with self._lock:
-            self._disks.append((app, disk))
-        try:
-            yield disk
-        except BaseException:
-            with self._lock:
-                self._left[app] = self._left.get(app, frozenset()) | disk.images
-            raise
-        finally:
-            with self._lock:
-                self._disks.remove((app, disk))
-
-    @contextmanager
-    def _measured_by(self, app: AppName, disk: DiskWatch | None) -> Iterator[None]:
-        """Count what a build by BuildKit writes as the app's."""
-        if disk is None:
-            yield
-            return
-        with self._lock:
-            self._disks.append((app, disk))
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._disks.remove((app, disk))
-
-    @contextmanager
-    def _ended_by(
-        self, disk: BuildDisk | DiskWatch | None, stop: Callable[[], bool], tag: str, doing: str
-    ) -> Iterator[None]:
-        """Tell why a build was ended. Raises Stalled or Transient `BuildTooLarge`, and Superseded."""
-        try:
-            yield
-        except Exception as error:
-            if disk and disk.excess:
-                raise disk.error(doing) from error
-            if stop():
-                raise Superseded(
-                    Localizable("{tag}: the build was ended, because there is a newer commit", tag=tag)
-                ) from error
-            raise
-        if disk and disk.excess:  # the last look was after the last message
-            _remove(self._connection.client, tag)
-            raise disk.error(doing)
-        if stop() and self.inspect(tag) is None:  # a stream that is closed may end as if it were complete
-            raise Superseded(
-                Localizable("{tag}: the build was ended, because there is a newer commit", tag=tag)
-            )
-
-    def _push(self, tag: str) -> None:
+    def push(self, tag: str) -> None:
         """Push a build, with the `docker login` of the daemon's user. Raises Transient `PushFailed` whatever the
         cause: no commit can correct it, and the next attempt finds the image in the cache.
         """
@@ -592,10 +282,10 @@ class ImageStore:
             with translated(doing), self._connection.operation(limit) as client:
                 client.tag(tag, name.repository, name.tag)
                 progress = client.push(name.repository, name.tag, stream=True, decode=True)
-                for message in _within(progress, limit):
+                for message in within(progress, limit):
                     if "error" in message:
                         raise from_answer(message["error"], doing)
-        except _TIMEOUTS as error:
+        except TIMEOUTS as error:
             text = Localizable(
                 "{doing}: not done within {limit} s (`docker.pullTimeout`)", doing=doing, limit=round(limit)
             )
@@ -603,209 +293,7 @@ class ImageStore:
         except (Transient, Stalled) as error:
             raise Transient(Reason.PUSH_FAILED, error.message) from error
 
-    def _check_bases(self, dockerfile: bytes, build: BuildInput, doing: str, app: AppName) -> BaseImages:
-        """Check the base images, and return them: any app must be allowed to use them, and instructions that they
-        bring (`ONBUILD`) must not lead elsewhere. They are pulled first, so that these can be read; as by the
-        builder, with the `docker login` of the daemon's user.
-        """
-        bases, triggers = set(), []
-        for reference in images_of(dockerfile, dict(build.source.args)):
-            self._require_allowed(reference, doing)
-            found = self._named(reference, doing)
-            if found is None:
-                try:
-                    self.pull(reference, None, app)
-                except Stalled as error:
-                    raise Stalled(Reason.BUILD_FAILED, joined((doing, error.message), ": ")) from error
-                found = self.inspect(reference) or {}
-            bases.add(str(found.get("Id", "")))
-            for trigger in (found.get("Config") or {}).get("OnBuild") or ():
-                triggers.append(trigger.encode())
-                for other in images_of(trigger.encode(), {}):
-                    self._require_allowed(other, doing)
-                    self._named(other, doing)
-        return BaseImages(frozenset(bases), tuple(triggers))
-
-    def _cache_of(self, app: AppName, build: BuildInput, log: Callable[[str], None]) -> tuple[str, ...]:
-        """Return the images whose layers this build may use as cache, by digest; they are on this host then. One that
-        cannot be had makes a build slower, not different, so the log has the error. Raises Stalled `ImageRefused` for
-        an id and for a build of an app.
-        """
-        found: list[str] = []
-        for reference in build.source.cache_from:
-            if not self._policies.allows_cache(reference):
-                log(
-                    Localizable(
-                        "{reference} is not used as cache: policies.cacheImages of the configuration does not "
-                        "name it",
-                        reference=reference,
-                    )
-                )
-                continue
-            try:
-                pin = self._pin_existing(reference, build.registries)
-                if not pin.present:
-                    self.pull(pin.deploy, build.registries, app)
-            except (Stalled, Transient) as error:
-                if error.reason == BUILD_OF_AN_APP.reason:
-                    raise
-                log(
-                    Localizable(
-                        "{reference} is not used as cache: {message}",
-                        reference=reference,
-                        message=error.message,
-                    )
-                )
-                continue
-            # BuildKit finds images by name alone.
-            found.append(reference if pin.origin is ImageOrigin.LOCAL else pin.deploy)
-            log(Localizable("layers of {image} are used as cache", image=found[-1]))
-        return tuple(found)
-
-    def _with_own(self, cache: tuple[str, ...], app: AppName) -> list[str]:
-        """Return the images to which the classic builder is limited: one that is given some as cache looks at no steps
-        of other builds, so the app's own are added."""
-        own = [image for image, apps in self._built().items() if app in apps] if cache else []
-        return [*cache, *own]
-
-    def _require_allowed(self, reference: str, doing: str) -> None:
-        """Raise Stalled `BuildFailed` if the operator lets no build begin with this image."""
-        if not self._policies.allows_image(reference):
-            sources = self._policies.sources
-            told = Localizable(
-                "{doing}: this platform takes no image {reference!r}: it must come from {sources}",
-                doing=doing,
-                reference=reference,
-                sources=sources,
-            )
-            raise Stalled(Reason.BUILD_FAILED, told)
-
-    def _start_build(
-        self,
-        client: APIClient,
-        tag: str,
-        build: BuildInput,
-        context: Any,
-        network: str,
-        cache: list[str],
-    ) -> tuple[Iterator[Json], CancellableStream[Json]]:
-        """Classic builder: the SDK does not speak BuildKit's protocol, and Engine 20.10 has the classic one.
-
-        `forcerm`: a failed step leaves no container behind. The image carries a label of its own and not the one of
-        containers: a container that a person starts from it would inherit that, and count as ours. The classic builder
-        takes no capabilities away, see docs/reference/containers.md. Closing the stream from another thread ends the
-        build: reading the messages then raises or ends."""
-        settings = self._settings
-        quota = {"cpuperiod": "100000", "cpuquota": str(round(settings.build_cpus * 100_000))}
-        client.params = quota  # which the SDK does not know of
-        answers: list[requests.Response] = []
-        client.hooks["response"].append(lambda answer, **_: answers.append(answer))
-        messages = client.build(
-            fileobj=context,
-            custom_context=True,
-            tag=tag,
-            dockerfile=DOCKERFILE,
-            target=build.source.target,
-            buildargs=dict(build.source.args),
-            rm=True,
-            forcerm=True,
-            decode=True,
-            container_limits={"memory": settings.build_memory, "memswap": settings.build_memory},
-            network_mode=network,
-            cache_from=cache or None,
-        )
-        return messages, CancellableStream(messages, answers[-1])
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Keep leftovers from being collected during a build that needs no network."""
-        with self._lock:
-            self._by_buildkit += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._by_buildkit -= 1
-
-    @contextmanager
-    def _under_way(self) -> Iterator[str]:
-        """Yield the network for the steps of one more build. It exists only while something is built, since
-        Docker has few subnets.
-        """
-        own = self._settings.build_network == "own"
-        with self._lock:
-            if own and not self._building:
-                self._make_network()
-            self._building += 1
-        try:
-            yield self._network if own else self._settings.build_network
-        finally:
-            with self._lock:
-                self._building -= 1
-                if own and not self._building:
-                    self._remove_network()
-
-    @property
-    def _network(self) -> str:
-        return f"{self._instance}.builds"
-
-    def _make_network(self) -> None:
-        """Create a network apart from the apps', whose containers are apart from each other: modules build
-        side by side.
-        """
-        self._egress.hold()
-        options = {"com.docker.network.bridge.enable_icc": "false"}
-        if bridge := self._egress.bridge(self._network):
-            options[BRIDGE] = bridge
-        try:
-            self._connection.client.create_network(
-                self._network,
-                driver="bridge",
-                options=options,
-                labels={labels.BUILT_BY: self._instance},
-                check_duplicate=True,
-            )
-        except docker.errors.APIError as error:
-            if error.status_code != 409:  # left by a killed one
-                raise
-
-    def _remove_network(self) -> None:
-        """Remove the network; if that fails, the next build or `collect` does it."""
-        with suppress(docker.errors.DockerException, requests.exceptions.RequestException):
-            self._connection.client.remove_network(self._network)
-
-    @contextmanager
-    def _bounded_steps(self) -> Iterator[None]:
-        """Limit the number of processes in each step's container once it is created, since the builder has no
-        option for it. A step that creates processes at once has some milliseconds before.
-        """
-        client, ended = self._connection.client_with(None), threading.Event()
-        ours = {"type": "container", "event": "create", "label": f"{labels.BUILT_BY}={self._instance}"}
-        stream = client.events(since=datetime.now(UTC), filters=ours, decode=True)
-
-        def bound() -> None:
-            with closing_on_stop(stream, ended.is_set), suppress(docker.errors.DockerException, OSError):
-                for event in stream:
-                    self._limit_processes(event["Actor"]["ID"])
-
-        watching = threading.Thread(target=bound, name="build-steps", daemon=True)
-        watching.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            watching.join()
-
-    def _limit_processes(self, container: str) -> None:
-        client = self._connection.client
-        url = f"{client.base_url}/v{client.api_version}/containers/{container}/update"
-        answer = client.post(
-            url, json={"PidsLimit": self._settings.build_pids}, timeout=self._connection.timeout
-        )
-        if answer.status_code not in (200, 404, 409):
-            log.warning("could not limit the processes of a build step: %s", answer.text[:200])
-
-    # --- retention ---------------------------------------------------------------------------------------------
+    # --- retention -----------------------------------------------------------------------------------------------
 
     def prune(self, app: AppName, keep: int, spare: frozenset[str], earlier: tuple[str, ...]) -> None:
         client = self._connection.client
@@ -826,7 +314,7 @@ class ImageStore:
                 seen += bool(ours)
                 if seen > keep and in_use.isdisjoint(keys_of(image)):
                     for tag in ours:
-                        _remove(client, tag)
+                        remove(client, tag)
 
     def remove_pulled(self, app: AppName, spare: frozenset[str]) -> None:
         with translated(Localizable("cannot remove old images of {app}", app=app)):
@@ -840,29 +328,28 @@ class ImageStore:
         used = [ids.get(name, name) for name in in_use]
         kept: list[str] = []
         for id in filter(None, map(ids.get, wanted)):
-            if self._layers.together([*kept, id], but=used) > self._settings.kept_images:
+            if self.layers.together([*kept, id], but=used) > self._settings.kept_images:
                 break
             kept.append(id)
         return frozenset(kept)
 
-    def sizes(self) -> Mapping[AppName, ImageUse]:
-        """Return what the images of each app take. A layer that several images of an app share counts once."""
+    def sizes(self, writing: Mapping[AppName, int]) -> Mapping[AppName, ImageUse]:
+        """Return what the images of each app take, and what its builds write. A layer that several images of an app
+        share counts once."""
         with translated(Localizable("cannot list the images of apps")):
-            built, pulled = self._built(), self._pulled.sizes()
+            built, pulled = self.built(), self._pulled.sizes()
             by_app = defaultdict[AppName, set[str]](set)
             for image, apps in built.items():
                 for app in apps:
                     by_app[app].add(image)
-            with self._lock:
-                writing = {app: disk.used for app, disk in self._disks}
             return {
                 app: ImageUse(
-                    self._layers.together(by_app.get(app, ())), pulled.get(app, 0), writing.get(app, 0)
+                    self.layers.together(by_app.get(app, ())), pulled.get(app, 0), writing.get(app, 0)
                 )
                 for app in by_app.keys() | pulled.keys() | writing.keys()
             }
 
-    def _built(self) -> dict[str, set[AppName]]:
+    def built(self) -> dict[str, set[AppName]]:
         """Apps by image id."""
         prefix = f"{self._instance}.local/"
         images = self._connection.client.images(filters={"label": f"{labels.BUILT_BY}={self._instance}"})
@@ -875,20 +362,23 @@ class ImageStore:
             for image in images
         }
 
-    def _require_share(self, tag: str, doing: str) -> None:
+    def app_of(self, tag: str) -> AppName:
+        return AppName(tag.removeprefix(f"{self._instance}.local/").partition("/")[0])
+
+    def require_share(self, tag: str, doing: str) -> None:
         """Remove the built image if it and those in use exceed the share of the app. Raises Stalled
         `ImageTooLarge`.
         """
-        client, app = self._connection.client, self._app_of(tag)
+        client, app = self._connection.client, self.app_of(tag)
         most, built = self._settings.images_per_app, self.inspect(tag)
         if built is None:
             return
         own = {"label": [f"{labels.INSTANCE}={self._instance}", f"{labels.APP}={app}"]}
-        ours = {image for image, apps in self._built().items() if app in apps}
+        ours = {image for image, apps in self.built().items() if app in apps}
         used = ours & {container["ImageID"] for container in client.containers(all=True, filters=own)}
-        size = self._layers.together({*used, built["Id"]})
+        size = self.layers.together({*used, built["Id"]})
         if size > most:
-            _remove(client, tag)
+            remove(client, tag)
             raise Stalled(
                 Reason.IMAGE_TOO_LARGE,
                 Localizable(
@@ -901,44 +391,6 @@ class ImageStore:
                 ),
             )
 
-    def _there(self, images: Collection[str]) -> frozenset[str]:
-        return frozenset(image for image in images if self.inspect(image) is not None)
-
-    def _remove_cut_steps(self, age: float) -> None:
-        """Remove containers of instructions that run nothing, from builds interrupted between creating and
-        removing them.
-        """
-        client = self._connection.client
-        ours = {"label": f"{labels.BUILT_BY}={self._instance}", "status": "created"}
-        for entry in client.containers(all=True, filters=ours):
-            if _is_no_step(entry) and entry["Created"] <= time.time() - age:
-                with suppress(docker.errors.NotFound):
-                    client.remove_container(entry["Id"], force=True)
-
-    def collect(self, age: float) -> None:
-        """Remove steps of failed or interrupted builds: untagged images from which nothing is made, those that are old
-        or too many. Removing one also removes the steps before it. Nothing is removed during a build, which may
-        continue from any of them.
-        """
-        ours = {"label": f"{labels.BUILT_BY}={self._instance}", "dangling": True}
-        with self._lock, translated(Localizable("cannot remove leftovers of builds")):
-            if self._building or self._by_buildkit:
-                return
-            client = self._connection.client
-            self._buildkit.limits.collect()
-            if any(network["Name"] == self._network for network in client.networks(names=[self._network])):
-                self._remove_network()
-            self._remove_cut_steps(age)
-            in_use = {container["ImageID"] for container in client.containers(all=True)}
-            for image in superfluous(client.images(filters=ours), in_use, time.time(), age):
-                _remove(client, image)
-            self._left = {app: there for app, left in self._left.items() if (there := self._there(left))}
-
-    def collect_cache(self, age: float) -> None:
-        """Keep the cache of BuildKit within its bound. It may take the engine long, and builds may begin meanwhile."""
-        with translated(Localizable("cannot remove what is too much in the cache of BuildKit")):
-            self._buildkit.cache.collect(age)
-
 
 @contextmanager
 def _suppressed(reason: Reason) -> Iterator[None]:
@@ -950,12 +402,7 @@ def _suppressed(reason: Reason) -> Iterator[None]:
             raise
 
 
-def _is_no_step(entry: Json) -> bool:
-    """Return whether it is the container of an instruction such as `LABEL`, which the builder never starts."""
-    return entry["State"] == "created" and "#(nop)" in entry["Command"]
-
-
-def _remove(client: APIClient, image: str) -> None:
+def remove(client: APIClient, image: str) -> None:
     """Remove an image by its tag, the last of which removes the image, or by its id. One that is in use
     stays.
     """
@@ -966,60 +413,7 @@ def _remove(client: APIClient, image: str) -> None:
             raise
 
 
-def _read_build(
-    message: Json, tail: deque[str], log: Callable[[str], None], told: Callable[[str], str], doing: str
-) -> None:
-    if "error" in message:
-        raise _build_failed(told(message["error"]), tail, doing)
-    for line in told(message.get("stream", "")).splitlines():
-        if line.strip():
-            tail.append(excerpt(line, BUILD_LINE))
-            log(line)
-
-
-def _either(disk: BuildDisk | DiskWatch | None, stop: Callable[[], bool]) -> Callable[[], bool]:
-    """Return whether a build has to end."""
-    return lambda: stop() or (disk is not None and disk.is_full())
-
-
-def _too_long(doing: str, limit: float, tail: deque[str]) -> Stalled:
-    text = Localizable(
-        "{doing}: not done within {limit} s (`docker.buildTimeout`)", doing=doing, limit=round(limit)
-    )
-    return Stalled(Reason.BUILD_TIMEOUT, "\n".join([text, *tail]))
-
-
-def _build_failed(text: str, tail: deque[str], doing: str) -> Exception:
-    """Return the error. A registry of a base image may answer later; everything else is an error in the
-    commit.
-    """
-    if _PARENT_GONE in text:
-        return Transient(
-            Reason.ENGINE_CONFLICT, Localizable("{doing}: its base image was removed meanwhile", doing=doing)
-        )
-    if _SESSION_LOST in text and "exit code" not in text:  # else the words may be those of a step
-        return Transient(
-            Reason.ENGINE_UNREACHABLE,
-            Localizable("{doing}: the engine has lost the session of the build", doing=doing),
-        )
-    verdict = from_answer(text, doing)
-    if isinstance(verdict, Transient) and verdict.reason in _LATER:
-        return verdict
-    return Stalled(
-        Reason.BUILD_FAILED,
-        joined([joined((doing, shortened(stripped(text), 8 * BUILD_LINE)), ": "), *tail], "\n"),
-    )
-
-
-#: Of the classic builder, when an image of its cache is removed while it builds.
-_PARENT_GONE = "failed to set parent"
-#: Of BuildKit, if the connection on which it asks for files and secrets has ended.
-_SESSION_LOST = "no active session"
-#: Reasons of a failed build that may get better without another commit.
-_LATER = {v.reason for v in (REGISTRY_UNREACHABLE, REGISTRY_LIMITED, REGISTRY_UNTRUSTED, DISK_FULL)}
-
-
-def _within(messages: Iterator[Json], limit: float) -> Iterator[Json]:
+def within(messages: Iterator[Json], limit: float) -> Iterator[Json]:
     """Yield messages; raise TimeoutError after `limit` seconds in all; the client's own timeout limits
     silence.
     """
@@ -1028,8 +422,3 @@ def _within(messages: Iterator[Json], limit: float) -> Iterator[Json]:
         if time.monotonic() > deadline:
             raise TimeoutError
         yield message
-
-
-def _revealed(auth: dict[str, Secret]) -> dict[str, str]:
-    """Return what the SDK needs. Empty is not None, which would mean "use `docker login`"."""
-    return {key: value.reveal() for key, value in auth.items()}

@@ -14,6 +14,7 @@ from typing import Any
 
 import docker.errors
 
+from controller.adapters.docker.builds import ImageBuilds
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.context import of_folder
 from controller.adapters.docker.error_rules import translated
@@ -40,7 +41,9 @@ class LocalEngine:
 
     def __init__(self, settings: DockerSettings, builder: str) -> None:
         self._connection = EngineConnection(settings.host, settings.timeout)
-        self._images = ImageStore(self._connection, on_own_machine(settings), builder)
+        own = on_own_machine(settings)
+        self._images = ImageStore(self._connection, own, builder)
+        self._builds = ImageBuilds(self._connection, own, builder, self._images)
 
     def close(self) -> None:
         self._connection.close()
@@ -63,12 +66,12 @@ class LocalEngine:
         `Engine.build`.
         """
         context = of_folder(root / order.source.context, order.source.dockerfile)
-        self._images.build(tag, order, context, log)
+        self._builds.build(tag, order, context, log)
         return self._present(tag)
 
     def collect_builds(self) -> None:
         """Remove leftovers of interrupted builds, and images whose tags newer builds have taken, after a day."""
-        self._images.collect(_KEPT)
+        self._builds.collect(_KEPT)
 
     def _present(self, reference: str) -> str:
         found = self.find_image(reference)

@@ -17,6 +17,7 @@ from typing import Any
 import docker
 import pytest
 
+from controller.adapters.docker.builds import ImageBuilds
 from controller.adapters.docker.connection import EngineConnection
 from controller.adapters.docker.images import ImageStore
 from controller.config import DockerSettings
@@ -100,9 +101,9 @@ class MortalConnection(EngineConnection):
             yield MortalClient(client, self._life)
 
 
-def build(store: ImageStore, tag: str, text: str) -> None:
+def build(builds: ImageBuilds, tag: str, text: str) -> None:
     order = BuildInput("c0ffee", make(BuildImage, "."))
-    store.build(tag, order, context_of({"Dockerfile": text}), lambda line: None)
+    builds.build(tag, order, context_of({"Dockerfile": text}), lambda line: None)
 
 
 def left(client: docker.APIClient, instance: str) -> list[str]:
@@ -126,22 +127,24 @@ def test_a_build_of_a_daemon_that_dies_before_any_call(
             life = Life(number)
             with closing(MortalConnection(settings, life)) as connection:
                 try:
-                    build(ImageStore(connection, settings, instance), tag, text)
+                    images = ImageStore(connection, settings, instance)
+                    build(ImageBuilds(connection, settings, instance, images), tag, text)
                 except Died:
                     deaths.append(life.made[-1] if life.made else "")
                 else:
                     break
-            restarted = ImageStore(alive, settings, instance)
+            images = ImageStore(alive, settings, instance)
+            restarted = ImageBuilds(alive, settings, instance, images)
 
-            def collected(store: ImageStore = restarted) -> list[str]:
-                store.collect(age=0)
+            def collected(builds: ImageBuilds = restarted) -> list[str]:
+                builds.collect(age=0)
                 return left(client, instance)
 
             wait_for(collected, lambda found: not found)
             build(restarted, tag, text)
-            assert restarted.inspect(tag) is not None, f"after a death at call {number}, after {deaths[-1]}"
-            restarted.prune(APP, 0, frozenset(), ())
+            assert images.inspect(tag) is not None, f"after a death at call {number}, after {deaths[-1]}"
+            images.prune(APP, 0, frozenset(), ())
             wait_for(collected, lambda found: not found)
-            assert restarted.inspect(tag) is None
+            assert images.inspect(tag) is None
     assert {"classic": "build", "buildkit": "post"}[builder] in deaths, "it has died while the engine built"
     assert len(deaths) >= 4

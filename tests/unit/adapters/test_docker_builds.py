@@ -6,8 +6,8 @@ from collections import deque
 
 import pytest
 
-from controller.adapters.docker import images
-from controller.adapters.docker.images import _build_failed
+from controller.adapters.docker.build_errors import BUILD_TAIL, build_failed, read_build
+from controller.adapters.docker.builds import _is_no_step
 from controller.domain.errors import Stalled, Transient
 from controller.domain.text import MAX_MESSAGE
 
@@ -26,7 +26,7 @@ from controller.domain.text import MAX_MESSAGE
 def test_a_cache_that_is_removed_meanwhile_is_not_the_commits_fault(
     text: str, kind: type[Exception], reason: str
 ) -> None:
-    error = _build_failed(text, deque(), "cannot build image x")
+    error = build_failed(text, deque(), "cannot build image x")
     assert isinstance(error, kind)
     assert getattr(error, "reason", "") == reason
 
@@ -39,16 +39,16 @@ def test_a_cache_that_is_removed_meanwhile_is_not_the_commits_fault(
     ],
 )
 def test_a_session_that_is_lost_is_not_the_commits_fault(text: str, kind: type[Exception]) -> None:
-    error = _build_failed(text, deque(), "cannot build image x")
+    error = build_failed(text, deque(), "cannot build image x")
     assert isinstance(error, kind)
 
 
 def test_a_failed_build_is_told_by_its_last_lines_however_long_they_are() -> None:
-    tail: deque[str] = deque(maxlen=images.BUILD_TAIL)
+    tail: deque[str] = deque(maxlen=BUILD_TAIL)
     for number in range(100):
         message = {"stream": f"{'x' * 1_000_000} line {number}\n"}
-        images._read_build(message, tail, lambda line: None, str, "cannot build image x")
-    error = _build_failed("a non-zero code: 1" + "y" * 1_000_000, tail, "cannot build image x")
+        read_build(message, tail, lambda line: None, str, "cannot build image x")
+    error = build_failed("a non-zero code: 1" + "y" * 1_000_000, tail, "cannot build image x")
     assert isinstance(error, Stalled)
     assert len(error.message) < MAX_MESSAGE
     assert "a non-zero code: 1" in error.message
@@ -68,4 +68,4 @@ def test_containers_of_cut_instructions_are_told_from_those_of_people(
     state: str, command: str, is_one: bool
 ) -> None:
     """Who starts a container from an image that was built here gives it the label of builds, too."""
-    assert images._is_no_step({"State": state, "Command": command}) is is_one
+    assert _is_no_step({"State": state, "Command": command}) is is_one

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from controller.adapters.docker.images import Reference, credentials
 from controller.adapters.docker.layers import LayerSizes
 from controller.adapters.docker.pulled import PulledImages
+from controller.adapters.docker.references import Reference, credentials
 from controller.domain.apps.spec import Registry, SecretSpec
 from controller.domain.image_names import familiar
 from controller.domain.names import AppName

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from controller.adapters.docker import error_rules as engine
-from controller.adapters.docker.images import _build_failed
+from controller.adapters.docker.build_errors import build_failed
 from controller.adapters.git import faults as git
 from controller.adapters.git.refs import Advertised, choose
 from controller.adapters.objects import error_rules as objects
@@ -69,7 +69,7 @@ def of_registry(status: int) -> ControllerError:
             ),
         ),
         (
-            _build_failed(
+            build_failed(
                 f"no such stage\n{'x' * 100_000}",
                 deque([Localizable("line {line} of the Dockerfile: {what}", line=3, what="FROM")]),
                 DOING,
