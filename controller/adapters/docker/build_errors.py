@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -25,12 +26,20 @@ BUILD_TAIL = 30
 #: Characters of one of them: thirty are fewer than what is kept of a message.
 BUILD_LINE = 400
 
-#: Of the classic builder, when an image of its cache is removed while it builds.
-_PARENT_GONE = "failed to set parent"
+#: Of the classic builder, when an image that it continues from, of its cache or of another stage, is removed while it
+#: builds. A step that prints such words has an exit code, too.
+_PARENT_GONE = re.compile(
+    r"failed to set parent|failed to get (layer|destination image)|No such image: sha256:", re.IGNORECASE
+)
+_FAILED_STEP = "returned a non-zero code"
 #: Of BuildKit, if the connection on which it asks for files and secrets has ended.
 _SESSION_LOST = "no active session"
 #: Reasons of a failed build that may get better without another commit.
 _LATER = {v.reason for v in (REGISTRY_UNREACHABLE, REGISTRY_LIMITED, REGISTRY_UNTRUSTED, DISK_FULL)}
+
+
+class ParentGone(Transient):
+    """The build need not fail: if it begins again, it makes the image itself."""
 
 
 def read_build(
@@ -55,9 +64,10 @@ def build_failed(text: str, tail: deque[str], doing: str) -> Exception:
     """Return the error. A registry of a base image may answer later; everything else is an error in the
     commit.
     """
-    if _PARENT_GONE in text:
-        return Transient(
-            Reason.ENGINE_CONFLICT, Localizable("{doing}: its base image was removed meanwhile", doing=doing)
+    if _PARENT_GONE.search(text) and _FAILED_STEP not in text:
+        return ParentGone(
+            Reason.ENGINE_CONFLICT,
+            Localizable("{doing}: an image that it continues from was removed meanwhile", doing=doing),
         )
     if _SESSION_LOST in text and "exit code" not in text:  # else the words may be those of a step
         return Transient(

@@ -23,6 +23,9 @@ from controller.domain import labels
 
 log = logging.getLogger(__name__)
 
+#: What runc says of a step that has ended meanwhile.
+_ENDED = "cannot update a stopped container"
+
 
 class BuildSteps:
     """Of the builds of one instance."""
@@ -98,5 +101,5 @@ class BuildSteps:
         answer = client.post(
             url, json={"PidsLimit": self._settings.build_pids}, timeout=self._connection.timeout
         )
-        if answer.status_code not in (200, 404, 409):
+        if answer.status_code not in (200, 404, 409) and _ENDED not in answer.text:
             log.warning("could not limit the processes of a build step: %s", answer.text[:200])

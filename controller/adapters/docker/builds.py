@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import docker.errors
 import requests
@@ -20,7 +20,14 @@ from docker import APIClient
 from docker.types.daemon import CancellableStream
 
 from controller.adapters.docker.build_disk import BuildDisk
-from controller.adapters.docker.build_errors import BUILD_LINE, BUILD_TAIL, build_failed, read_build, too_long
+from controller.adapters.docker.build_errors import (
+    BUILD_LINE,
+    BUILD_TAIL,
+    ParentGone,
+    build_failed,
+    read_build,
+    too_long,
+)
 from controller.adapters.docker.build_steps import BuildSteps
 from controller.adapters.docker.buildkit.builds import IMAGE_BUILT, BuildKit, Order, told
 from controller.adapters.docker.buildkit.choice import Builder, choose, needs, prepare, refused_argument
@@ -47,6 +54,8 @@ from controller.ports import BuildContext
 
 #: Labels that mark containers as ours: those of build steps must not inherit them from a base image.
 _NOT_OURS = dict.fromkeys((labels.INSTANCE, labels.APP, labels.COMPONENT, labels.KIND, labels.RUN), "")
+#: How often a build begins whose parents are removed meanwhile.
+_ATTEMPTS = 3
 Json = dict[str, Any]
 
 
@@ -182,24 +191,47 @@ class ImageBuilds:
         doing: str,
         stop: Callable[[], bool],
     ) -> None:
-        app, limit = self._images.app_of(tag), self._settings.build_timeout
-        bases = self._check_bases(context.dockerfile, build, doing, app).ids
-        cache = self._with_own(self._cache_of(app, build, log), app)
+        """An image that the build continues from can be removed meanwhile, by a person or another instance: then it
+        begins again."""
         dockerfile = labelled(context.dockerfile, {labels.BUILT_BY: self._instance, **_NOT_OURS})
 
         def as_written(text: str) -> str:
             return dockerfile.translated(text).replace(DOCKERFILE, build.source.dockerfile)
 
+        with translated(doing), TemporaryFile() as spooled:
+            spool(context, dockerfile.content, spooled)
+            for left in reversed(range(_ATTEMPTS)):
+                spooled.seek(0)
+                try:
+                    bases = self._check_bases(context.dockerfile, build, doing, self._images.app_of(tag)).ids
+                    self._run_classic(tag, build, spooled, bases, log, as_written, doing, stop)
+                except ParentGone as error:
+                    if not left:
+                        raise
+                    log(Localizable("{error}; it begins again", error=error.message))
+                else:
+                    return
+
+    def _run_classic(
+        self,
+        tag: str,
+        build: BuildInput,
+        spooled: IO[bytes],
+        bases: frozenset[str],
+        log: Callable[[str], None],
+        as_written: Callable[[str], str],
+        doing: str,
+        stop: Callable[[], bool],
+    ) -> None:
+        app, limit = self._images.app_of(tag), self._settings.build_timeout
+        cache = self._with_own(self._cache_of(app, build, log), app)
+        tail: deque[str] = deque(maxlen=BUILD_TAIL)
         with (
-            translated(doing),
             self._under_way() as network,
-            TemporaryFile() as spooled,
             self._steps.bounded(),
             self._measured(app, bases) as disk,
             self._connection.operation(limit) as client,
         ):
-            spool(context, dockerfile.content, spooled)
-            tail: deque[str] = deque(maxlen=BUILD_TAIL)
             try:
                 messages, stream = self._start_build(client, tag, build, spooled, network, cache)
                 with self._ended_by(disk, stop, tag, doing), closing_on_stop(stream, _either(disk, stop)):
@@ -218,7 +250,7 @@ class ImageBuilds:
         client: APIClient,
         tag: str,
         build: BuildInput,
-        context: Any,
+        context: IO[bytes],
         network: str,
         cache: list[str],
     ) -> tuple[Iterator[Json], CancellableStream[Json]]:

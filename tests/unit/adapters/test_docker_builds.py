@@ -20,7 +20,19 @@ from controller.domain.text import MAX_MESSAGE
             Transient,
             "EngineConflict",
         ),
+        ("No such image: sha256:5552", Transient, "EngineConflict"),
+        (
+            'failed to get destination image "sha256:5552": failed to get layer for image sha256:5552: x',
+            Transient,
+            "EngineConflict",
+        ),
         ("The command '/bin/sh -c false' returned a non-zero code: 1", Stalled, "BuildFailed"),
+        (
+            "The command '/bin/sh -c echo No such image: sha256:5; exit 1' returned a non-zero code: 1",
+            Stalled,
+            "BuildFailed",
+        ),
+        ("No such image: example.org/none:1", Stalled, "BuildFailed"),
     ],
 )
 def test_a_cache_that_is_removed_meanwhile_is_not_the_commits_fault(
