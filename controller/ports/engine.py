@@ -92,9 +92,9 @@ class Engine(Protocol):
         """Remove images that were built here for the app and that no container uses, except the `keep` newest, those in
         `spare` (`ImagePin.deploy`) and those in `earlier`, the most wanted first, within `docker.keptImages`."""
 
-    def remove_pulled_images(self, app: AppName, spare: frozenset[str] = frozenset()) -> None:
-        """Remove images that were pulled for an app that goes, except those that a container uses and those in `spare`
-        (`ImagePin.deploy`)."""
+    def remove_pulled_images(self, app: AppName, needed: Mapping[str, AppName] | None = None) -> None:
+        """Remove images that were pulled for an app that goes, except those that a container uses. Those in `needed`
+        (by `ImagePin.deploy`, of another app) belong to that app from then on."""
 
     def image_sizes(self) -> Mapping[AppName, ImageUse]:
         """Return what images and builds of each app take on the disk."""

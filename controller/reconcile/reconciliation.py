@@ -575,12 +575,16 @@ class Reconciliation:
         needed |= images_to_repeat(runs.ended_badly(self._app, _REPEATABLE), _REPEATABLE_IMAGES)
         return frozenset(needed)
 
-    def _needed_elsewhere(self) -> frozenset[str]:
-        """Return images that other apps need: they may have found one here that was pulled for this app."""
+    def _needed_elsewhere(self) -> Mapping[str, AppName]:
+        """Return images that other apps need, and which app does, the first by name: it may have found one here that
+        was pulled for this app."""
         history, revisions = self._deps.store.history, self._deps.settings.docker.kept_revisions
         others = (status for status in self._deps.store.apps.all() if status.app != self._app)
-        needed = (needs_of(status, history.list(status.app), revisions) for status in others)
-        return frozenset(image for images in needed for image in images)
+        return {
+            image: status.app
+            for status in sorted(others, key=lambda status: status.app, reverse=True)
+            for image in needs_of(status, history.list(status.app), revisions)
+        }
 
     def _earlier_images(self) -> tuple[str, ...]:
         """Return the images by which the app can be rolled back without a build."""

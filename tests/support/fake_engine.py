@@ -111,7 +111,7 @@ class FakeEngine:
         self.writing: set[tuple[AppName, ComponentName, str]] = set()
         self.pulls: list[str] = []
         #: Images that had to be kept when those that were pulled for an app were removed.
-        self.spared: dict[AppName, frozenset[str]] = {}
+        self.spared: dict[AppName, dict[str, AppName]] = {}
         self.builds: list[str] = []
         self.build_secrets: dict[str, dict[str, str]] = {}
         self.build_registries: dict[str, list[str]] = {}  # those that builds were given, by tag
@@ -391,9 +391,9 @@ class FakeEngine:
             if in_use.isdisjoint(names):
                 self.images -= {tag, *names}
 
-    def remove_pulled_images(self, app: AppName, spare: frozenset[str] = frozenset()) -> None:
+    def remove_pulled_images(self, app: AppName, needed: Mapping[str, AppName] | None = None) -> None:
         self._require_up()
-        self.spared[app] = spare
+        self.spared[app] = dict(needed or {})
 
     def collect_builds(self, age: float) -> None:
         self._require_up()

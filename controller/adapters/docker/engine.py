@@ -179,8 +179,8 @@ class DockerEngine:
     ) -> None:
         self._images.prune(app, keep, spare, earlier)
 
-    def remove_pulled_images(self, app: AppName, spare: frozenset[str] = frozenset()) -> None:
-        self._images.remove_pulled(app, spare)
+    def remove_pulled_images(self, app: AppName, needed: Mapping[str, AppName] | None = None) -> None:
+        self._images.remove_pulled(app, needed or {})
 
     def image_sizes(self) -> Mapping[AppName, ImageUse]:
         return self._images.sizes(self._builds.writing())

@@ -316,9 +316,9 @@ class ImageStore:
                     for tag in ours:
                         remove(client, tag)
 
-    def remove_pulled(self, app: AppName, spare: frozenset[str]) -> None:
+    def remove_pulled(self, app: AppName, needed: Mapping[str, AppName]) -> None:
         with translated(Localizable("cannot remove old images of {app}", app=app)):
-            self._pulled.forget(app, spare)
+            self._pulled.forget(app, needed)
 
     def _within_bound(
         self, wanted: tuple[str, ...], built: list[Json], in_use: Collection[str]

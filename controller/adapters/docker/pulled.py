@@ -172,18 +172,28 @@ class PulledImages:
                     own.setdefault(AppName(app), set()).add(image["Id"])
         return {app: self._layers.together(images) for app, images in own.items()}
 
-    def forget(self, app: AppName, spare: frozenset[str]) -> None:
-        """Remove what was pulled for an app that was disconnected, and that nothing uses. `spare` has ids and
-        digests of images that others need."""
-        spare = frozenset(map(familiar, spare))
+    def forget(self, app: AppName, needed: Mapping[str, AppName]) -> None:
+        """Remove what was pulled for an app that was disconnected, and that nothing uses. `needed` has ids and digests
+        of images that other apps need: each belongs to that app from then on, and goes when that one needs it no
+        more."""
+        heirs = {familiar(name): heir for name, heir in needed.items()}
         # All are listed: a list of some, by their names, has only the digests that the filter names.
-        needed = {
-            each["Id"] for each in self._connection.client.images() if not spare.isdisjoint(keys_of(each))
-        }
-        needed |= self._used()
+        listed = self._connection.client.images()
+        by_id = {each["Id"]: heirs[key] for each in listed for key in keys_of(each) if key in heirs}
+        used = self._used()
         for image in self._of(app):
-            if image.id not in needed:
+            if (heir := by_id.get(image.id)) is not None:
+                self._hand_over(image, heir)
+            elif image.id not in used:
                 self._remove(image)
+
+    def _hand_over(self, image: _Pulled, heir: AppName) -> None:
+        """The new tags come first, so that a daemon that is killed in between loses no image."""
+        client = self._connection.client
+        for tag in image.ours:
+            client.tag(image.id, f"{self._instance}.local/{heir}/{_NAME}", tag.rpartition(":")[2])
+        for tag in image.ours:
+            client.remove_image(tag)
 
     def _listed(self, app: str) -> list[Json]:
         filters = {"reference": f"{self._instance}.local/{app}/{_NAME}"}

@@ -295,18 +295,22 @@ def test_what_another_app_needs_stays_when_its_app_goes(
     images: Callable[[bytes], str],
     instance: str,
 ) -> None:
-    """The other app has found the image here, so that the engine does not know that it needs it."""
+    """The other app has found the image here, so that the engine does not know that it needs it: from then on it is
+    that app's, and goes with it."""
     shared, own = (images(os.urandom(2**20)) for _ in range(2))
     for name in (shared, own):
         bounded.pull(APP, name, registry.registries())
     needed = bounded.pin(ExistingImage(shared), None, registry.registries())
-    bounded.remove_pulled_images(APP, frozenset((needed.deploy,)))
+    other = AppName("other")
+    bounded.remove_pulled_images(APP, {needed.deploy: other})
     assert bounded.pin(ExistingImage(shared), None, registry.registries()).present
     assert not bounded.pin(ExistingImage(own), None, registry.registries()).present
-    assert len(names(client, f"{instance}.local/{APP}/")) == 1, "so that it can be removed later"
-    (listed,) = (each for each in listed_images(DockerSettings(), instance) if each.app == APP)
+    assert names(client, f"{instance}.local/{APP}/") == []
+    assert len(names(client, f"{instance}.local/{other}/")) == 1
+    assert bounded.image_sizes().keys() == {other}
+    (listed,) = (each for each in listed_images(DockerSettings(), instance) if each.app == other)
     assert needed.deploy in listed.digests, "by which `prichal image prune` knows that an app needs it"
-    bounded.remove_pulled_images(APP)
+    bounded.remove_pulled_images(other)
     assert names(client, f"{instance}.local/") == []
 
 

@@ -70,6 +70,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.removed: list[str] = []
+        self.tagged: list[tuple[str, str, str]] = []
 
     client = property(lambda self: self)
 
@@ -86,13 +87,21 @@ class Engine:
     def remove_image(self, name: str) -> None:
         self.removed.append(name)
 
+    def tag(self, image: str, repository: str, tag: str) -> None:
+        self.tagged.append((image, repository, tag))
+
 
 @pytest.mark.parametrize("needed", ["sha256:b", f"docker.io/library/demo@{DIGEST}", "other"])
 def test_what_was_pulled_for_an_app_goes_with_it_unless_others_need_it(needed: str) -> None:
     engine: Any = Engine()
     pulled = PulledImages(engine, LayerSizes(engine), "prichal", 0)
-    pulled.forget(AppName("gone"), frozenset({needed}))
-    assert engine.removed == ([] if needed != "other" else ["demo:1", f"demo@{DIGEST}", Engine.tags[1]])
+    pulled.forget(AppName("gone"), {needed: AppName("heir")})
+    if needed == "other":
+        assert (engine.tagged, engine.removed) == ([], ["demo:1", f"demo@{DIGEST}", Engine.tags[1]])
+    else:
+        tag = Engine.tags[1].rpartition(":")[2]
+        assert engine.tagged == [("sha256:b", "prichal.local/heir/pulled", tag)]
+        assert engine.removed == [Engine.tags[1]], "it keeps its names from the registry"
 
 
 def given(url: str) -> tuple[tuple[Registry, SecretSpec | None], ...]:

@@ -94,15 +94,18 @@ def test_disconnecting_removes_all_and_forgets(harness: Harness) -> None:
 
 
 def test_disconnecting_spares_images_that_other_apps_need(harness: Harness) -> None:
-    """One may have found an image here that was pulled for the app that goes, and have no container of it now."""
-    harness.connect(app(), app("other"))
+    """One may have found an image here that was pulled for the app that goes, and have no container of it now. Of
+    several, the first by name gets it."""
+    others = [AppName("other"), AppName("another")]
+    harness.connect(app(), *map(app, others))
     harness.push(ml())
     harness.run()
-    harness.run(app=AppName("other"))
-    (image,) = {each.image for each in harness.status(AppName("other")).components}
-    harness.connect(app("other"))
+    for name in others:
+        harness.run(app=name)
+    (image,) = {each.image for name in others for each in harness.status(name).components}
+    harness.connect(*map(app, others))
     assert harness.run("platform").name == "Removed"
-    assert harness.engine.spared[APP] == {image}
+    assert harness.engine.spared[APP] == {image: "another"}
 
 
 def test_disconnecting_twice_is_told_once(harness: Harness) -> None:
