@@ -171,6 +171,7 @@ class Reason(OpenEnum):
     FETCH_TIMEOUT = "FetchTimeout"
     COMMIT_UNREADABLE = "CommitUnreadable"
     CLONE_DAMAGED = "CloneDamaged"
+    REPOSITORY_DAMAGED = "RepositoryDamaged"
     REVISION_GONE = "RevisionGone"
     DISK_FULL = "DiskFull"
     AUTHENTICATION_FAILED = "AuthenticationFailed"

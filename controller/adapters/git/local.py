@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pygit2
 from pygit2.enums import ObjectType
 
+from controller.adapters.git import tree
 from controller.adapters.git.copying import copy, has_large
 from controller.adapters.git.faults import DAMAGED, CloneDamaged, rule_of, translate
 from controller.adapters.git.refs import COMMIT_ID, PEELED, Advertised
@@ -28,6 +29,10 @@ from controller.ports import CommitDraft
 
 _OBJECT = re.compile(rb"object ([0-9a-f]{40})\n")
 _ERRORS = (pygit2.GitError, KeyError, ValueError, OSError)
+
+
+class SourceUnreadable(Transient):
+    """The repository itself cannot be read: another clone of it would not help."""
 
 
 class LocalSession(RemoteSession):
@@ -59,6 +64,10 @@ class LocalSession(RemoteSession):
         with self._readable() as source:
             copy(source, self._clone, _meant(refspecs, refs_of(source)), self._received)
 
+    def find_damage(self, commit: str, largest: int, known: tree.Damage | None) -> tree.Damage | None:
+        with self._readable() as source:
+            return tree.find_damage(source, commit, largest, known)
+
     def commit(self, branch: str, parent: str, draft: CommitDraft) -> str:
         """Write the commit into the repository itself: its branch is compared and changed at once."""
         with self._readable() as target:
@@ -72,7 +81,7 @@ class LocalSession(RemoteSession):
 
 
 class _Readable:
-    """The opened repository. If it cannot be read, the local clone is not the cause: raises Transient."""
+    """The opened repository. If it cannot be read, the local clone is not the cause: raises SourceUnreadable."""
 
     def __init__(self, path: str, subject: str) -> None:
         self._path, self._subject = path, subject
@@ -93,7 +102,7 @@ class _Readable:
 
     def _translated(self, error: BaseException) -> ControllerError:
         if rule_of(error) is DAMAGED:
-            return Transient(
+            return SourceUnreadable(
                 Reason.COMMIT_UNREADABLE,
                 Localizable(
                     "{subject}: the source cannot be read: {error}", subject=self._subject, error=error

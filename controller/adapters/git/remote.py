@@ -17,7 +17,7 @@ from pygit2.callbacks import libgit2_callback
 from pygit2.enums import ConfigLevel, CredentialType, FetchPrune
 from pygit2.ffi import C, ffi
 
-from controller.adapters.git import known_hosts
+from controller.adapters.git import known_hosts, tree
 from controller.adapters.git.credentials import Access, Credential, read_host_key
 from controller.adapters.git.faults import CloneDamaged, translated
 from controller.adapters.git.locations import UrlScheme
@@ -98,6 +98,10 @@ class RemoteSession:
         with self.errors():
             self._remote = clone.remotes.create_anonymous(access.location.url)
 
+    @property
+    def subject(self) -> str:
+        return self._subject
+
     def errors(self) -> Any:
         return translated(self._subject, self._access.secrets)
 
@@ -115,6 +119,10 @@ class RemoteSession:
         self._callbacks.begin(stored)
         with self.errors():
             self._remote.fetch(list(refspecs), callbacks=self._callbacks, prune=FetchPrune.PRUNE, proxy=True)
+
+    def find_damage(self, commit: str, largest: int, known: tree.Damage | None) -> tree.Damage | None:
+        """Return an object of the commit that the server itself cannot read; nobody can look from here."""
+        return None
 
     def commit(self, branch: str, parent: str, draft: CommitDraft) -> str:
         """Write a commit into the clone and push it, without force: the server refuses it if the branch has moved."""

@@ -19,7 +19,7 @@ from controller.adapters.git import commits, signatures, tree
 from controller.adapters.git.clones import Clones
 from controller.adapters.git.credentials import Access
 from controller.adapters.git.faults import CloneDamaged, damage
-from controller.adapters.git.local import LocalSession
+from controller.adapters.git.local import LocalSession, SourceUnreadable
 from controller.adapters.git.locations import UrlScheme, locate
 from controller.adapters.git.refs import (
     BRANCHES,
@@ -63,6 +63,8 @@ class GitSources:
         self._bounds = tree.TreeLimits(settings.max_file, settings.max_context)
         self._largest = max(settings.max_file, tree.MAX_FILE)  # bytes of an object that is read
         self._content_ids: dict[tuple[str, str], str] = {}
+        #: Repositories whose clone was damaged, with what is known to be damaged in themselves.
+        self._suspects: dict[str, tree.Damage | None] = {}
         configure(settings, home=clones)
         self._host_key_types = HostKeyTypes(home=clones)
 
@@ -113,6 +115,7 @@ class GitSources:
     def forget(self, names: Iterable[str]) -> None:
         for name in names:
             self._clones.remove(name)
+            self._suspects.pop(name, None)
 
     def _converse(
         self, clone: pygit2.Repository, repository: RepositorySpec, credentials: SecretSpec | None
@@ -150,15 +153,44 @@ class GitSources:
         first: without the wanted ref there is nothing to clone.
         """
         with self._clones.blank() as blank:
-            target = self._target(repository, self._converse(blank, repository, credentials))
+            session = self._converse(blank, repository, credentials)
+            target = self._target(repository, session)
+            if why or repository.name in self._suspects:
+                self._require_intact(repository.name, session, target.commit)
         because = {"because": why.message} if why else {}
         log.info("cloning", extra={"repository": repository.name, **because})
         try:
             with self._clones.fresh(repository.name) as clone:
-                self._transfer(clone, self._converse(clone, repository, credentials), target)
+                session = self._converse(clone, repository, credentials)
+                try:
+                    self._transfer(clone, repository, session, target)
+                except CloneDamaged:
+                    self._require_intact(repository.name, session, target.commit)
+                    raise
         except CloneDamaged as error:
             raise Transient(Reason.FETCH_FAILED, error.message) from error
+        self._suspects.pop(repository.name, None)
         return target
+
+    def _require_intact(self, name: str, session: RemoteSession, commit: str) -> None:
+        """Raise Transient `RepositoryDamaged` if the commit is damaged in the repository itself: another clone of it
+        would be, too, and may have gigabytes. The object that was found is looked at first the next time."""
+        found = session.find_damage(commit, self._largest, self._suspects.get(name))
+        self._suspects[name] = found
+        if found is None:
+            return
+        raise Transient(
+            Reason.REPOSITORY_DAMAGED,
+            Localizable(
+                "{subject} itself is damaged: {path} of commit {commit}, object {id}, cannot be read: {error}. Restore "
+                "it from a backup, or as docs/guide/git.md says",
+                subject=session.subject,
+                path=repr(found.path),
+                commit=commit[:12],
+                id=found.id[:12],
+                error=found.error,
+            ),
+        )
 
     def _target(self, repository: RepositorySpec, conversation: RemoteSession) -> ResolvedRef:
         if repository.ref.kind is RefKind.COMMIT:
@@ -178,7 +210,7 @@ class GitSources:
         if target.commit == fetched:
             return target
         try:
-            self._transfer(clone, conversation, target)
+            self._transfer(clone, repository, conversation, target)
         except CloneDamaged:
             if fetched is None or tree.is_damaged(clone, fetched, self._largest):
                 raise
@@ -186,10 +218,23 @@ class GitSources:
             # everything.
             for reference in clone.raw_listall_references():
                 clone.references.delete(reference.decode("utf-8", "surrogateescape"))
-            self._transfer(clone, self._converse(clone, repository, credentials), target)
+            self._transfer(clone, repository, self._converse(clone, repository, credentials), target)
         return target
 
-    def _transfer(self, clone: pygit2.Repository, conversation: RemoteSession, target: ResolvedRef) -> None:
+    def _transfer(
+        self,
+        clone: pygit2.Repository,
+        repository: RepositorySpec,
+        conversation: RemoteSession,
+        target: ResolvedRef,
+    ) -> None:
+        try:
+            self._receive(clone, conversation, target)
+        except SourceUnreadable:
+            self._require_intact(repository.name, conversation, target.commit)
+            raise
+
+    def _receive(self, clone: pygit2.Repository, conversation: RemoteSession, target: ResolvedRef) -> None:
         """Fetch only what the ref needs. A commit that the server does not serve by its id is searched in
         everything.
         """
@@ -292,6 +337,7 @@ class GitSources:
                     ),
                 ) from error
             self._clones.remove_damaged(name, identity)
+            self._suspects.setdefault(name, None)
             raise
 
     def _is_damaged(self, name: str, commit: str) -> bool:

@@ -236,19 +236,41 @@ def check_complete(repo: pygit2.Repository, commit: str) -> None:
                 waiting.append((f"{path[-MAX_PATH:]}/", item.id))
 
 
-def is_damaged(repo: pygit2.Repository, commit: str, largest: int) -> bool:
-    """Return whether an object of the commit cannot be read. It reads all of them, and only the headers of those with
-    more than `largest` bytes, which nobody reads, so it is used only in case of doubt.
+@dataclass(frozen=True)
+class Damage:
+    """An object of a commit that cannot be read, and why. `path` is "" if it is the commit or its top folder."""
+
+    id: str
+    path: str
+    error: str
+
+
+def find_damage(
+    repo: pygit2.Repository, commit: str, largest: int, known: Damage | None = None
+) -> Damage | None:
+    """Return the first object of the commit that cannot be read, or the one that is known if it still cannot. It reads
+    all of them, and only the headers of those with more than `largest` bytes, which nobody reads, so it is used only in
+    case of doubt.
     """
+    id, path = known.id if known else commit, known.path if known else ""
     try:
+        if known:
+            repo.odb.read(pygit2.Oid(hex=known.id))
         for entry in walk(repo, root_of(repo, commit)):
+            id, path = str(entry.id), entry.path
             if entry.mode is not FileMode.COMMIT and size_of(repo, entry.id) <= largest:
                 repo.odb.read(entry.id)
+            id, path = commit, ""  # folders are read on the way
     except ControllerError:
-        return False
-    except (pygit2.GitError, KeyError, OSError):
-        return True
-    return False
+        return None
+    except (pygit2.GitError, KeyError, OSError) as error:
+        missing = Localizable("it is missing")
+        return Damage(id, path, missing if isinstance(error, KeyError) else str(error))
+    return None
+
+
+def is_damaged(repo: pygit2.Repository, commit: str, largest: int) -> bool:
+    return find_damage(repo, commit, largest) is not None
 
 
 # --- files ------------------------------------------------------------------------------------------------------

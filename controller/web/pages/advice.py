@@ -142,6 +142,7 @@ _REASONS: Final[Mapping[str, tuple[Reason, ...]]] = {
     N_("Upload the file, and start a new run."): (Reason.INPUT_MISSING,),
     N_("Repeat the run."): (Reason.INPUT_CHANGED,),
     N_("Wait until some runs have begun, or cancel some."): (Reason.QUEUE_FULL,),
+    N_("Tell an administrator, who repairs the repository."): (Reason.REPOSITORY_DAMAGED,),
     N_("Tell an administrator."): (
         Reason.PATH_REFUSED,
         Reason.STATE_SET_ASIDE,

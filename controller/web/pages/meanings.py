@@ -172,6 +172,7 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.FETCH_TIMEOUT: N_("Fetching the repository took too long."),
     Reason.COMMIT_UNREADABLE: N_("The commit cannot be read."),
     Reason.CLONE_DAMAGED: N_("The platform's copy of the repository is damaged, and is made again."),
+    Reason.REPOSITORY_DAMAGED: N_("The repository itself is damaged."),
     Reason.REVISION_GONE: N_("The commit is not in the platform's copy of the repository."),
     Reason.DISK_FULL: N_("There is no space on the disk of the platform."),
     Reason.AUTHENTICATION_FAILED: N_("The Git server refuses the credentials."),

@@ -562,8 +562,42 @@ def test_a_large_file_that_is_damaged_at_its_source_is_there_once_it_is_mended(s
     damaged = server.fetch()
     with pytest.raises(CloneDamaged):
         sent(server, damaged, build)
+    for _ in range(2):
+        with pytest.raises(
+            Transient, match=f"itself is damaged: 'model' of commit .* {str(model)[:12]}"
+        ) as caught:
+            server.fetch()
+        assert caught.value.reason == "RepositoryDamaged"
+        assert not (server.clones / "demo.git").exists(), "it is not cloned again"
     file.write_bytes(intact)
     assert sent(server, server.fetch(), build) > tree.MAX_FILE
+
+
+@pytest.mark.parametrize("what", ["manifest", "folder", "both"])
+@pytest.mark.parametrize("how", ["gone", "other bytes"])
+def test_what_is_damaged_in_a_repository_of_this_host_is_named(server: Server, what: str, how: str) -> None:
+    """Also if the clone is intact until a later commit, and whichever is repaired first."""
+    server.commit()
+    server.fetch()
+    blob = server.blob(b"b: 2\n")
+    folder = server.tree((b"100644", b"a.yaml", blob))
+    server.commit(tree=server.tree((b"40000", b"deploy", folder)))
+    damaged = {"manifest": [blob], "folder": [folder], "both": [folder, blob]}[what]
+    files = [Path(server.repo.path, "objects", str(id)[:2], str(id)[2:]) for id in damaged]
+    intact = [file.read_bytes() for file in files]
+    for file in files:
+        file.chmod(0o600)
+        file.write_bytes(bytes(30)) if how == "other bytes" else file.unlink()
+    for file, content in zip(files, intact, strict=True):
+        with pytest.raises(Transient) as caught:
+            server.fetch()
+        assert caught.value.reason == "RepositoryDamaged"
+        path = "deploy/a.yaml" if file.name == str(blob)[2:] else "deploy"
+        assert f"{path!r} of commit" in caught.value.message
+        file.write_bytes(content)
+    assert [file.content for file in server.sources.files(server.fetch(), "deploy", (".yaml",))] == [
+        b"b: 2\n"
+    ]
 
 
 def sent(server: Server, revision: Revision, build: BuildImage) -> int:
