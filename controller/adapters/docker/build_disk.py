@@ -34,8 +34,8 @@ _SHORTEST = 0.5  # seconds between two looks
 
 class BuildDisk:
     """`bases` are ids of the images that the build begins with, which others have; `earlier` of those that failed
-    builds of the app have left. One thread calls `note`, another one `is_full`; `excess` says in words what was too
-    much."""
+    builds of the app have left; `free` gives the free bytes of the engine's disk, None if they are not known. One
+    thread calls `note`, another one `is_full`; `excess` says in words what was too much."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class BuildDisk:
         bases: Collection[str],
         earlier: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
+        free: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._layers = layers
@@ -55,6 +56,8 @@ class BuildDisk:
         self._earlier = earlier
         self._alone = 0  # without what failed builds have left
         self._clock = clock
+        self._free = free
+        self._free_then: int | None = None  # at the last look
         self._images: set[str] = set()
         self._steps: set[str] = set()
         self._not_before = 0.0
@@ -76,11 +79,18 @@ class BuildDisk:
     def is_full(self) -> bool:
         """Look, if it is time to, and return whether the build has to end."""
         began = self._clock()
-        if not self.excess and began >= self._not_before:
+        if not self.excess and (began >= self._not_before or self._has_lost_much()):
+            self._free_then = self._free()
             self._look()
             ended = self._clock()
             self._not_before = ended + pause_after(ended - began, _SHORTEST)
         return bool(self.excess)
+
+    def _has_lost_much(self) -> bool:
+        """Return whether the disk has lost enough since the last look for another one at once: where the machine is
+        busy, a look takes seconds, and the pause after it ten times as long."""
+        free = self._free()
+        return free is not None and self._free_then is not None and self._free_then - free > self._most / 4
 
     @property
     def images(self) -> frozenset[str]:

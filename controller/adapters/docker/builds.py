@@ -36,6 +36,7 @@ from controller.adapters.docker.buildkit.progress import BuildProgress
 from controller.adapters.docker.connection import EngineConnection, closing_on_stop
 from controller.adapters.docker.context import DOCKERFILE, labelled, spool
 from controller.adapters.docker.dockerfile import images_of
+from controller.adapters.docker.engine_disk import EngineDisk
 from controller.adapters.docker.error_rules import BUILD_OF_AN_APP, translated
 from controller.adapters.docker.images import TIMEOUTS, ImageStore, remove, within
 from controller.config import DockerSettings
@@ -90,6 +91,7 @@ class ImageBuilds:
         self._left: dict[AppName, frozenset[str]] = {}  # images that failed builds have made
         self._steps = BuildSteps(connection, settings, instance)
         self._buildkit = BuildKit(connection, settings, instance)
+        self._engine_disk = EngineDisk(connection)
 
     def writing(self) -> Mapping[AppName, int]:
         """Return the bytes that builds under way have written so far."""
@@ -368,7 +370,13 @@ class ImageBuilds:
         with self._lock:
             earlier = self._left.get(app, frozenset())
         disk = BuildDisk(
-            self._connection, self._images.layers, self._instance, self._settings.build_disk, bases, earlier
+            self._connection,
+            self._images.layers,
+            self._instance,
+            self._settings.build_disk,
+            bases,
+            earlier,
+            free=self._engine_disk.free,
         )
         with self._lock:
             self._disks.append((app, disk))

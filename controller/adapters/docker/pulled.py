@@ -8,7 +8,6 @@ and for whom. Images that were there before belong to others and are never remov
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import docker.errors
 
 from controller.adapters.docker.connection import EngineConnection
+from controller.adapters.docker.engine_disk import EngineDisk
 from controller.adapters.docker.layers import LayerSizes
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.image_names import familiar
@@ -74,13 +74,13 @@ class PulledImages:
         self._most = most
         self._lock = threading.Lock()  # of `_incoming`
         self._incoming: list[Incoming] = []
-        self._root: str | None = None
+        self._disk = EngineDisk(connection)
 
     # --- a pull ------------------------------------------------------------------------------------------------
 
     def begin(self, app: AppName, doing: str) -> Incoming:
         """Raises Stalled or Transient `ImageTooLarge` if there is no room for anything."""
-        incoming = Incoming(app, doing, self._free())
+        incoming = Incoming(app, doing, self._disk.free())
         with self._lock:
             self._incoming.append(incoming)
         self._make_room(incoming)
@@ -93,7 +93,7 @@ class PulledImages:
         incoming.note(message)
         if incoming.size > before:
             self._make_room(incoming)
-        free = self._free()
+        free = self._disk.free()
         if incoming.free is not None and free is not None and incoming.free - free > self._most + _OTHERS:
             raise Transient(
                 Reason.IMAGE_TOO_LARGE,
@@ -226,18 +226,6 @@ class PulledImages:
                 if error.status_code not in (404, 409):
                     raise
         log.info("a pulled image was removed", extra={"image": image.id[:19]})
-
-    def _free(self) -> int | None:
-        """Return the free bytes of the engine's disk; None if it is not on this host."""
-        if not self._connection.host.startswith("unix:"):
-            return None
-        if self._root is None:
-            self._root = str(self._connection.client.info().get("DockerRootDir") or "")
-        try:
-            found = os.statvfs(self._root)
-        except OSError:
-            return None
-        return found.f_bavail * found.f_frsize
 
 
 def keys_of(image: Json) -> tuple[str, ...]:

@@ -1,9 +1,8 @@
-"""`prichal image ls` on a real engine, and what it leaves after many builds that were killed."""
+"""`prichal image ls` and `prune` on a real engine."""
 
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,14 +17,12 @@ from controller.config import load
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import Stalled
 from controller.domain.names import AppName
-from tests.integration.docker.test_build import build, containers, kill_while_it_builds, untagged
+from tests.integration.docker.test_build import build
 from tests.support.engines import BASE_IMAGE
 from tests.support.image_lists import answering
 from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 from tests.unit.cli.conftest import Machine
-
-KILLS = 8
 
 
 @pytest.fixture
@@ -89,23 +86,3 @@ def pruned(machine: Machine, *options: str) -> list[tuple[str | None, str]]:
     shown = machine.run("image", "prune", "-o", "json", *options)
     assert shown.code == 0, shown.stderr
     return [(each["app"], each["kind"]) for each in json.loads(shown.stdout) if each["removed"]]
-
-
-@pytest.mark.slow
-def test_nothing_is_left_of_builds_that_were_killed(
-    engine: DockerEngine, client: docker.APIClient, instance: str, tmp_path: Path
-) -> None:
-    tag, chance = f"{instance}.local/app/build:1", random.Random(1)
-    for number in range(KILLS):
-        steps = "".join(f"RUN echo {tag} {number} {step} > /{step}\n" for step in range(4))
-        dockerfile = f"FROM {BASE_IMAGE}\n{steps}RUN echo {tag}; sleep 600\n"
-        at = chance.choice(["Step 2", "Step 3", "Step 4", "Step 5", "sleep 600"])
-        kill_while_it_builds([instance, str(tmp_path), tag, dockerfile], at)
-    wait_for(lambda: containers(client, tag), lambda left: not left)
-
-    def left() -> list[str]:
-        engine.collect_builds(age=0)
-        networks = [each["Name"] for each in client.networks() if each["Name"].startswith(instance)]
-        return [*untagged(client, instance), *containers(client, tag), *networks]
-
-    wait_for(left, lambda found: not found)
