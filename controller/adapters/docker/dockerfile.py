@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from controller.adapters.docker.dockerfile_arguments import GlobalArguments, UnclearArgument
 from controller.domain.errors import Stalled
 from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
@@ -30,9 +31,6 @@ _SYNTAX = re.compile(r"#[ \t]*syntax[ \t]*=[ \t]*[^\s=]+[ \t]*\r?", re.IGNORECAS
 _SMALL = str.maketrans({"\u0130": "i", "\u212a": "k"})
 #: `ADD` of a Git repository as SSH writes it, without `://`.
 _SSH_PLACE = re.compile(r"[^/\s]+@[^/\s]+:")
-_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-+])([^{}$]*))?\})")
-#: Variables that BuildKit sets by itself.
-_OF_PLATFORM = re.compile(r"(?:TARGET|BUILD)(?:PLATFORM|OS|OSVERSION|ARCH|VARIANT)")
 
 
 @dataclass(frozen=True)
@@ -172,20 +170,24 @@ def images_of(content: bytes, given: Mapping[str, str]) -> tuple[str, ...]:
     elsewhere, and for unknown names.
     """
     found, escape = instructions(content)
-    variables: dict[str, str] = {}
+    arguments = GlobalArguments(given, escape)
     stages: set[str] = set()
     images: dict[str, None] = {}
     own: set[str] = set()  # names of the stage under way: the classic builder does not know it before its end
     for instruction in found:
         match instruction.keyword:
             case "ARG" if not own:
-                for word in instruction.words:
-                    name, _, value = word.partition("=")
-                    variables[name] = given.get(name, _expanded(value.strip("\"'"), variables, instruction))
+                try:
+                    arguments.declare(instruction.text)
+                except UnclearArgument as error:
+                    raise refused(instruction, error.message) from None
             case "FROM":
                 stages |= own
                 image, *named = instruction.words or [""]
-                image = _expanded(image.strip("\"'"), variables, instruction)
+                try:
+                    image = arguments.expanded(image)
+                except UnclearArgument as error:
+                    raise refused(instruction, error.message) from None
                 # The builder refuses one without a name, with the best message.
                 if image and image.lower() not in stages and image.lower() != "scratch":
                     images[image] = None
@@ -259,33 +261,6 @@ def _refuse_remote(instruction: Instruction, escape: str) -> None:
                     word=word[:200],
                 ),
             )
-
-
-def _expanded(text: str, variables: Mapping[str, str], instruction: Instruction) -> str:
-    """Expand arguments that are declared before the first FROM, as the builder does."""
-
-    def value(match: re.Match[str]) -> str:
-        if _OF_PLATFORM.fullmatch(match[1] or match[2]):
-            raise refused(
-                instruction,
-                Localizable(
-                    "write the image of `{text}` without a variable of the platform", text=text[:200]
-                ),
-            )
-        found = variables.get(match[1] or match[2], "")
-        if match[3] == "-":
-            return found or match[4]
-        return (match[4] if found else "") if match[3] == "+" else found
-
-    expanded = _VARIABLE.sub(value, text)
-    if "$" in expanded or "\\" in expanded or "`" in expanded:
-        raise refused(
-            instruction,
-            Localizable(
-                "cannot determine the image of `{text}`: write it without such variables", text=text[:200]
-            ),
-        )
-    return expanded
 
 
 def refused(instruction: Instruction, why: str) -> Stalled:

@@ -7,14 +7,18 @@ import subprocess
 import sys
 import tarfile
 import threading
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
 import docker
 import docker.errors
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from controller.adapters.docker import DockerEngine
+from controller.adapters.docker.dockerfile import images_of
 from controller.config import DockerSettings
 from controller.domain import labels
 from controller.domain.apps.desired import BuildInput
@@ -67,6 +71,67 @@ def test_target_arguments_and_a_dockerfile_elsewhere(
     assert image["Config"]["Env"][-1] == "WHO=me"
     found = {key: value for key, value in image["Config"]["Labels"].items() if value}
     assert found == {labels.BUILT_BY: instance}
+
+
+@pytest.fixture(scope="module")
+def bases(client: docker.APIClient) -> Iterator[tuple[str, str]]:
+    """Two images that say which one they are."""
+    names = (f"{unique()}:1", f"{unique()}:1")
+    for name in names:
+        _built(client, f"FROM scratch\nLABEL which={name}\n", name)
+    yield names
+    for name in names:
+        client.remove_image(name, force=True)
+
+
+def _built(client: docker.APIClient, dockerfile: str, tag: str) -> str:
+    """What the builder itself started from; "" if it refuses the Dockerfile."""
+    errors = [
+        line["error"]
+        for line in client.build(fileobj=io.BytesIO(dockerfile.encode()), tag=tag, rm=True, decode=True)
+        if "error" in line
+    ]
+    return "" if errors else client.inspect_image(tag)["Config"]["Labels"]["which"]  # type: ignore[no-untyped-call]
+
+
+ARGUMENT_WORDS = st.lists(
+    st.sampled_from(
+        ("A", "B", "=", "=", " ", "ONE", "TWO", "'", '"', "\\", "$A", "${B}", "${A:-ONE}", "${B:+TWO}", "x")
+    ),
+    min_size=2,
+    max_size=9,
+).map("".join)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(ARGUMENT_WORDS, min_size=1, max_size=3),
+    st.sampled_from(("$A", "${A:-ONE}", "${B:-ONE}", "${A:+TWO}", "${B:+ONE}", "'$B'", '"${A}"')),
+)
+@example(['A="x B=ONE"'], "${B:-TWO}")
+@example(["B=A", "$B=TWO"], "${A:-ONE}")
+@example(["B=ONE A=${B:-TWO}"], "$A")
+@example(["A=ONE A=TWO"], "$A")
+@example(['"A"=TWO'], "${A:-ONE}")
+def test_a_build_starts_from_the_image_that_was_checked(
+    client: docker.APIClient, bases: tuple[str, str], arguments: list[str], name: str
+) -> None:
+    """Whatever arguments its name is written with: it is refused, or both sides read the same."""
+    lines = [*(f"ARG {argument}" for argument in arguments), f"FROM {name}", "LABEL more=1", ""]
+    dockerfile = "\n".join(lines).replace("ONE", bases[0]).replace("TWO", bases[1])
+    try:
+        checked = images_of(dockerfile.encode(), {})
+    except Stalled as refused:
+        assert refused.reason == "BuildRefused"
+        return
+    tag = f"{unique()}:1"
+    try:
+        found = _built(client, dockerfile, tag)
+    except docker.errors.APIError:
+        return  # it refuses it before it begins
+    if found:
+        assert (found,) == checked
+        client.remove_image(tag, force=True)
 
 
 def test_a_failed_step_is_shown_and_leaves_no_container(

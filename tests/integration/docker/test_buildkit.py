@@ -241,6 +241,7 @@ def test_images_of_others_are_not_given(buildkit: DockerEngine, client: docker.A
             f"{FROM}RUN --mount=from={name},target=/x cat /x/secret",
             f"{FROM}RUN --mo'unt'=fr\\om={name},target=/x cat /x/secret",
             f"{FROM}ONBUILD RUN --mount=from={name},target=/x true",
+            f'ARG A="x B={BASE_IMAGE}"\nFROM ${{B:-{name}}}',
         ):
             with pytest.raises(Stalled) as caught:
                 build(buildkit, f"{tag}0", text)

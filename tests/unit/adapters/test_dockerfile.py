@@ -25,6 +25,15 @@ from controller.domain.errors import Stalled
         ("ARG GIVEN=a\nFROM $GIVEN", ("from-outside",)),
         ("ARG A=x B='y'\nFROM ${A:+set}$B", ("sety",)),
         ("ARG A=x\nARG B=$A-y\nFROM \\\n# comment\n\n  $B \\\n  AS z\nFROM z", ("x-y",)),
+        # White space in quotes, or behind an escape character, does not begin another argument.
+        ('ARG A="x B=a"\nFROM ${B:-b}', ("b",)),
+        ("ARG A='x B=a'\nFROM ${B:-b}", ("b",)),
+        ("ARG A=x\\ B=a\nFROM ${B:-b}", ("b",)),
+        ("# escape=`\nARG A=x` B=a\nFROM ${B:-b}", ("b",)),
+        ("# escape=`\nARG A=x\\ B=a\nFROM $B", ("a",)),
+        ("ARG A='x\\' B=a\nFROM $B", ("a",)),
+        ('ARG O="--a \\"b\\" -c" A="a"\nFROM $A', ("a",)),
+        ("ARG A=a # which one\nFROM $A", ("a",)),
         ("# escape=`\nFROM a`\n  AS b\nFROM b", ("a",)),
         ("FROM a\nONBUILD COPY --from=secret x y", ("a", "secret")),
         ("\ufeffFROM a\r\nRUN x\r\n", ("a",)),
@@ -153,6 +162,33 @@ def test_what_stays_within_the_context_is_not(instruction: str) -> None:
 def test_a_base_that_cannot_be_told_is_refused(name: str) -> None:
     with pytest.raises(Stalled, match="cannot determine the image"):
         images_of(f"ARG A=x\nFROM {name}".encode(), {})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "ARG A=''\"\"",
+        "ARG A=b'c'",
+        "ARG A=b\\c",
+        "ARG B=x\nARG A='$B'",
+        "ARG B=x A=${B:-y}",
+        "ARG A=x\nARG A",
+        "ARG A=x A",
+        "ARG A=${B-}",
+        "ARG A=$TARGETARCH",
+    ],
+)
+@pytest.mark.parametrize("name", ["$A", "${A:-b}", "${A:+b}"])
+def test_a_value_that_builders_read_differently_names_no_base(arguments: str, name: str) -> None:
+    images_of(f"{arguments}\nFROM a\nLABEL a=$A".encode(), {})
+    with pytest.raises(Stalled, match="cannot determine the image"):
+        images_of(f"{arguments}\nFROM {name}".encode(), {})
+
+
+@pytest.mark.parametrize("argument", ["$B=b", "'A'=b", '["A=b"]', '"A=b"', "A\\B=b", "${B}"])
+def test_the_name_of_an_argument_is_written_out(argument: str) -> None:
+    with pytest.raises(Stalled, match="line 2 of the Dockerfile, ARG: write the name"):
+        images_of(f"ARG B=A\nARG {argument}\nFROM a".encode(), {})
 
 
 @pytest.mark.parametrize("name", ["a:$TARGETARCH", "${BUILDPLATFORM}", "a${TARGETVARIANT:+x}"])
