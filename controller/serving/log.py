@@ -40,7 +40,11 @@ def write_traceback(error: BaseException) -> None:
     user = error.__traceback__
     while user is not None and _is_machinery(user.tb_frame.f_code.co_filename):
         user = user.tb_next
-    write(_bounded("".join(traceback.format_exception(type(error), error, user or error.__traceback__))))
+    try:
+        lines = traceback.format_exception(type(error), error, user or error.__traceback__)
+    except BaseException:  # noqa: BLE001 -- attributes of theirs may fail in any way, and must not end our thread
+        lines = ["(its traceback cannot be shown)\n"]
+    write(_bounded("".join(lines)))
 
 
 def _bounded(text: str) -> str:

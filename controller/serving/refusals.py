@@ -8,6 +8,7 @@ is not enough.
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 from json import dumps
 from typing import Any, Optional
@@ -27,6 +28,7 @@ def refusal_of(error: BaseException) -> Optional[ServingProblem]:
     if not isinstance(error, Exception):
         return None
     try:
+        error = _alone(error)
         status, title, detail = _told(error)
         if status not in STATUSES:
             return None
@@ -38,6 +40,14 @@ def refusal_of(error: BaseException) -> Optional[ServingProblem]:
         kind = dataclasses.replace(kind, title=" ".join(title[: 2 * LONGEST_TITLE].split())[:LONGEST_TITLE])
     name = type(error).__name__[:LONGEST_TITLE]
     return ServingProblem(kind, text or kind.title, exception={"type": name, "message": text})
+
+
+def _alone(error: Any) -> Any:
+    """The exception in a group of one, which is how tasks of a ``TaskGroup`` raise it. Python before 3.11 has none."""
+    group = getattr(builtins, "BaseExceptionGroup", ())
+    while isinstance(error, group) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _told(error: Any) -> tuple[int, Any, Any]:
@@ -55,5 +65,12 @@ def _text(detail: Any) -> str:
     """A detail as text. Frameworks take any JSON."""
     if detail is None:
         return ""
-    text = detail if isinstance(detail, str) else dumps(detail, ensure_ascii=False, default=str)
-    return text.strip()[:LONGEST]
+    return (detail if isinstance(detail, str) else _json(detail)).strip()[:LONGEST]
+
+
+def _json(detail: Any) -> str:
+    """JSON, or what Python says of it: a detail that is no JSON makes no failure of a refusal."""
+    try:
+        return dumps(detail, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return repr(detail)

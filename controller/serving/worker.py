@@ -334,10 +334,22 @@ class _AsyncLoop:
         import asyncio  # here: it takes longer to load than the rest together, and most functions are not async
 
         with self._lock:
-            if self._loop is None:
+            if self._loop is None or self._loop.is_closed():
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="async", daemon=True).start()
+                threading.Thread(target=_run, args=(self._loop,), name="async", daemon=True).start()
         return asyncio.run_coroutine_threadsafe(_contained(awaitable, call), self._loop)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop for all calls that will come. What their code does must not end it: SystemExit in a task or callback
+    of its own, or ``loop.stop()``."""
+    while not loop.is_closed():
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            log.write_line(f"an async task raised {type(error).__name__}; it ends alone")
+            log.write_traceback(error)
+        processes.end_if_forked("an async task")
 
 
 async def _contained(awaitable: Any, call: Optional[Cancellable]) -> Any:

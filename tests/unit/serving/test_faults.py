@@ -9,7 +9,7 @@ import pytest
 
 from controller.serving import log
 from tests.unit.serving.conftest import Serve
-from tests.unit.serving.server import ECHO, Reply, text, text_function
+from tests.unit.serving.server import ECHO, Reply, load, text, text_function, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +45,7 @@ def test_an_exception_is_a_500_without_traceback_and_the_log_has_it(serve: Serve
         ("raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})()", "Odd"),
         ("raise type('Quit', (Exception,), {'__str__': lambda self: sys.exit(3)})()", "Quit"),
         ("raise type('Told', (Exception,), {'status_code': property(lambda self: sys.exit(3))})()", "Told"),
+        ("raise type('Quiet', (Exception,), {'__getattr__': lambda self, name: sys.exit(3)})()", "Quiet"),
         ("raise ValueError('x' * 20_000_000)", "ValueError"),
         ("raise RecursionError('deep')", "RecursionError"),
         ("raise OSError('disk')", "OSError"),
@@ -56,6 +57,40 @@ def test_whatever_is_raised_the_worker_stays(serve: Serve, statement: str, kind:
     assert_problem(reply, 500, "function-failed")
     assert reply.json["exception"]["type"] == kind
     assert server.post(text()).outputs == {"text": "well"}
+    assert "worker_restarts_total 0" in server.get("/metrics").body.decode()
+
+
+ASYNC_ENDS = {
+    "a task that is awaited": "await asyncio.gather(leave())",
+    "a task that is not": "asyncio.ensure_future(leave()); await asyncio.sleep(0)",
+    "a callback": "loop.call_soon(sys.exit); await asyncio.sleep(0)",
+    "an interrupt": "asyncio.ensure_future(leave(KeyboardInterrupt)); await asyncio.sleep(0)",
+    "a loop that is stopped": "loop.stop(); await asyncio.sleep(0)",
+    "one that is stopped from a thread": "await asyncio.to_thread(loop.call_soon_threadsafe, loop.stop)",
+}
+
+
+@pytest.mark.parametrize("ends", ASYNC_ENDS)
+def test_whatever_ends_the_event_loop_the_calls_go_on(serve: Serve, ends: str) -> None:
+    """Also those that are under way meanwhile."""
+    leave = "async def leave(kind=SystemExit):\n    raise kind(3)\n"
+    body = (
+        "loop, said = asyncio.get_running_loop(), inputs[0]['data']\n"
+        f"if said == 'bad': {ASYNC_ENDS[ends]}\n"
+        "while said == 'wait' and not os.path.exists('go'): await asyncio.sleep(0.01)\n"
+        "return {'text': 'well'}"
+    )
+    source = text_function(body, before=f"import asyncio\n{leave}").replace(
+        "def predict", "async def predict"
+    )
+    server = serve(source).ready()
+    waiting = server.in_background(text("wait"))
+    wait_until(lambda: load(server) == (1, 0), server)
+    reply = server.post(text("bad"))
+    assert reply.status == 200 or reply.json["exception"]["type"] == "RuntimeError"
+    assert server.post(text()).outputs == {"text": "well"}
+    server.release()
+    assert waiting.reply().outputs == {"text": "well"}
     assert "worker_restarts_total 0" in server.get("/metrics").body.decode()
 
 
