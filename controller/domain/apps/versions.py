@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 MAX_RANGE: Final = 1000
-_NUMBER = r"0|[1-9]\d{0,8}"
+_NUMBER = r"0|[1-9]\d{0,39}"  # a date with the time, as of a nightly build, is one
 _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
 _SUFFIX = rf"(?:-(?P<prerelease>{_IDENTIFIERS}))?(?:\+{_IDENTIFIERS})?"
 _VERSION = re.compile(rf"v?({_NUMBER})\.({_NUMBER})\.({_NUMBER}){_SUFFIX}", re.ASCII)
@@ -46,7 +46,13 @@ def _prerelease(text: str | None) -> _Precedence:
     if not text:
         return _RELEASE
     identifiers = text.split(".")
-    return False, tuple((False, int(i), "") if i.isdecimal() else (True, 0, i) for i in identifiers)
+    return False, tuple(map(_identifier, identifiers))
+
+
+def _identifier(text: str) -> tuple[bool, int, str]:
+    """Return what sorts numbers by value, however long they are, and before other texts."""
+    digits = text.lstrip("0")
+    return (False, len(digits), digits) if text.isdecimal() else (True, 0, text)
 
 
 _LOWEST = _prerelease("0")
