@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -36,6 +37,13 @@ from controller.domain.runs.webhooks import (
 from controller.domain.secret import Secret
 
 _MAX_KEY: Final = 40  # characters of the key of a build at Bitbucket
+#: Hosts that take SSH on the port of HTTPS, for those whose network lets nothing else out.
+_SSH_HOSTS: Final = {
+    "ssh.github.com": "github.com",
+    "altssh.gitlab.com": "gitlab.com",
+    "altssh.bitbucket.org": "bitbucket.org",
+}
+_GITHUB_TENANT: Final = re.compile(r"[a-z0-9-]+\.ghe\.com")  # GitHub Enterprise Cloud with data residency
 
 
 class NoForge(ValueError):
@@ -79,7 +87,7 @@ _FORMS: Final[Mapping[StatusProvider, _Form]] = {
         fields=("context", "target_url", "description"),
         headers=(("Accept", "application/vnd.github+json"), ("X-GitHub-Api-Version", "2022-11-28")),
         api="/api/v3",
-        clouds=(("github.com", "https://api.github.com"), ("ssh.github.com", "https://api.github.com")),
+        clouds=(("github.com", "https://api.github.com"),),
     ),
     StatusProvider.GITLAB: _Form(
         path="projects/{project}/statuses/{sha}",
@@ -137,6 +145,8 @@ def address_of(spec: CommitStatusSpec, repository: str) -> ForgeAddress:
             "needs a repository's url with an owner and a name, such as https://HOST/OWNER/NAME.git"
         )
     own = f"{origin}{''.join(f'/{quote(each)}' for each in prefix)}{form.api}" if form.api else ""
+    if spec.provider is StatusProvider.GITHUB and _GITHUB_TENANT.fullmatch(host):
+        own = f"https://api.{host}"
     api = spec.url.rstrip("/") or dict(form.clouds).get(host, own)
     if not api:
         raise NoForge(f"the repository is not at {form.clouds[0][0]}: name the API under 'url'")
@@ -158,12 +168,14 @@ def _location(repository: str) -> tuple[str, str, tuple[str, ...]]:
         )
     if not separator:  # user@host:path
         where, _, path = repository.partition(":")
-        host = where.rpartition("@")[2].lower()
-        origin = f"https://{host}"
+        authority = where.rpartition("@")[2].lower()
+        host = authority
     else:
         parts = urlsplit(repository)
         host, path = parts.hostname or "", parts.path
-        origin = f"{scheme}://{parts.netloc}" if scheme in ("http", "https") else f"https://{host}"
+        authority = parts.netloc.rpartition("@")[2]  # without the user, who is one for Git
+    host = _SSH_HOSTS.get(host, host)
+    origin = f"{scheme}://{authority}" if separator and scheme in ("http", "https") else f"https://{host}"
     named = path.strip("/").removesuffix(".git")
     return host, origin, tuple(unquote(segment) for segment in named.split("/") if segment)
 

@@ -136,7 +136,7 @@ def _gitlab() -> list[Captured]:
         "webhook-timestamp": timestamp,
         "webhook-signature": "v1," + base64.b64encode(signed).decode(),
     }
-    ref, delivery = "refs/heads/main", common["x-gitlab-event-uuid"]
+    ref, delivery = "refs/heads/main", common["idempotency-key"]
     return [
         Captured(
             "gitlab-token",

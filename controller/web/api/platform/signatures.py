@@ -61,7 +61,8 @@ SCHEMES: Mapping[HookProvider, SignatureScheme] = {
     ),
     HookProvider.GITLAB: SignatureScheme(
         (),
-        ("webhook-id", "x-gitlab-event-uuid", "idempotency-key"),
+        # The UUID of an event is the same for all events that one of our other hooks has led to.
+        ("webhook-id", "idempotency-key", "x-gitlab-event-uuid"),
         "x-gitlab-event",
         frozenset(("Push Hook", "Tag Push Hook", "System Hook")),
         pulls=frozenset(("Merge Request Hook",)),
