@@ -43,7 +43,12 @@ def wanted_now(deps: ReconcilerDeps, declared: PlatformSpec) -> BranchPreviews:
         return BranchPreviews()
     suspended = frozenset(app for app in apps if store.apps.status(app).suspended)
     return wanted_previews(
-        declared, store.branches.seen(), store.branches.decisions(), suspended, deps.clock.now()
+        declared,
+        store.branches.seen(),
+        store.branches.decisions(),
+        suspended,
+        deps.clock.now(),
+        store.branches.previews(),
     )
 
 

@@ -185,20 +185,24 @@ def wanted_previews(
     decisions: Mapping[AppName, PreviewDecision],
     suspended: frozenset[AppName],
     now: float,
+    made: Iterable[BranchPreview] = (),
 ) -> BranchPreviews:
     """Return the previews that there are to be. `spec` is the platform folder, `suspended` has the apps that a person
-    has suspended. Of more branches than an app may have previews, those whose last commit is newest count."""
+    has suspended. Of more branches than an app may have previews, those whose last commit is newest count. `made` has
+    those that exist: the boxes of one never become those of another branch, whose pusher may have looked for a name
+    with the same digest."""
     branches: dict[AppName, list[SeenBranch]] = {}
     for each in seen:
         branches.setdefault(each.app, []).append(each)
     taken = {app.name for app in spec.apps}
+    known = {each.app: (each.of, each.ref) for each in made}
     wanted: list[BranchPreview] = []
     left_out: list[LeftOut] = []
     for app in spec.apps:
         for found in _of_app(app, branches.get(app.name, ()), decisions, suspended, now):
             if isinstance(found, LeftOut):
                 left_out.append(found)
-            elif found.app in taken:
+            elif found.app in taken or known.get(found.app, (app.name, found.ref)) != (app.name, found.ref):
                 left_out.append(
                     LeftOut(app.name, found.ref, Localizable("there is another app {app}", app=found.app))
                 )

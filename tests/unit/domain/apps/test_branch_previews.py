@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from controller.domain.apps.branch_previews import (
     MOST_BRANCHES,
+    BranchPreview,
     BranchPreviews,
     OpenPull,
     PreviewDecision,
@@ -81,9 +82,11 @@ def wanted(
     decided: PreviewDecision | None = None,
     suspended: bool = False,
     now: float = NOW,
+    made: tuple[BranchPreview, ...] = (),
 ) -> BranchPreviews:
     about = {preview_name(DEMO, branch.ref): decided for branch in branches} if decided else {}
-    return wanted_previews(platform or spec(), branches, about, frozenset({DEMO} if suspended else ()), now)
+    gone = frozenset({DEMO} if suspended else ())
+    return wanted_previews(platform or spec(), branches, about, gone, now, made)
 
 
 def shown(found: BranchPreviews) -> list[str]:
@@ -258,6 +261,18 @@ def test_an_app_of_the_same_name_goes_before() -> None:
     found = wanted(seen("feature/x"), platform=spec(app(), app(taken, None)))
     assert found.wanted == ()
     assert [each.why for each in found.left_out] == [f"there is another app {taken}"]
+
+
+@pytest.mark.parametrize(
+    ("of", "branch", "count"), [("demo", "feature/x", 1), ("demo", "feature/y", 0), ("other", "feature/x", 0)]
+)
+def test_a_preview_keeps_its_name_until_it_is_removed(of: str, branch: str, count: int) -> None:
+    """Its boxes would be those of another branch otherwise, for which a name with the same digest was sought."""
+    name = preview_name(DEMO, "refs/heads/feature/x")
+    made = BranchPreview(name, AppName(of), f"refs/heads/{branch}", "a" * 40, NOW, NOW + DAY)
+    found = wanted(seen("feature/x"), made=(made,))
+    assert len(found.wanted) == count
+    assert len(found.left_out) == 1 - count
 
 
 @pytest.mark.parametrize(
