@@ -53,7 +53,12 @@ _MANIFESTS: Final = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-_LINK = re.compile(r'<([^<>]{1,4000})>\s*;\s*rel="?next"?', re.IGNORECASE)
+#: The link to the next page, perhaps among others, and with other parameters before the one that says so (RFC 8288).
+_LINK = re.compile(
+    r'<([^<>]{1,4000})>(?:\s*;\s*(?!rel\s*=)[a-z*]{1,40}\s*(?:=\s*(?:"[^"<>]{0,400}"|[^\s",;<>]{0,400}))?){0,9}'
+    r'\s*;\s*rel\s*=\s*(?:"(?:[^"<>]{0,400}\s)?next(?:\s[^"<>]{0,400})?"|next\b)',
+    re.IGNORECASE,
+)
 _SCHEME = re.compile(r"\s*(bearer|basic)\b", re.IGNORECASE)
 _PARAMETER = re.compile(r'([a-z]{1,40})="([^"]{0,4000})"', re.IGNORECASE)
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -249,7 +254,7 @@ def _tags_of(body: bytes) -> list[str]:
 def _next_page(answer: _Answer) -> str | None:
     """Return the query of the next page; None if this is the last one. Nothing else of the link counts: the same list
     is asked at the same place, wherever the registry points to. Behind a proxy it may not know its own address."""
-    link = _LINK.search(answer.headers.get("Link", "")[:8192])
+    link = _LINK.search(", ".join(answer.headers.get_all("Link") or ())[:8192])
     if link is None:
         return None
     try:

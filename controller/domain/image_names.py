@@ -20,7 +20,9 @@ def split_name(repository: str) -> tuple[str, str]:
     """Return the registry's host and the path of a name without tag and digest: of `python`, `docker.io` and
     `library/python`."""
     first, slash, path = repository.partition("/")
-    has_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
+    # Paths have no capital letters, so a part with some is a host for engines since 23.
+    is_host = "." in first or ":" in first or first == "localhost" or first != first.lower()
+    has_host = bool(slash) and is_host
     host, rest = (hub_or(first), path) if has_host else (HUB, repository)
     return host, f"library/{rest}" if host == HUB and "/" not in rest else rest
 

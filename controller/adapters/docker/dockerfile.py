@@ -205,7 +205,8 @@ def _copied(instruction: Instruction, stages: set[str], escape: str) -> Iterator
     for source in _sources(instruction):
         if "$" in source:
             raise refused(instruction, Localizable("write the image of `--from` without variables"))
-        if source and source.lower() not in stages and not source.isdecimal():
+        is_number = source.isascii() and source.isdecimal() and len(source) < 10  # of a stage
+        if source and source.lower() not in stages and not is_number:
             yield source
 
 

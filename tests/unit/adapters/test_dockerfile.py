@@ -64,6 +64,10 @@ from controller.domain.errors import Stalled
         ("FROM a\nRUN true \\ \t\r\nCOPY --from=b x y", ("a",)),
         # A byte order mark is one in the first line alone.
         ("FROM a\nRUN --mount=type=cache,id=\\\n\ufeff#,from=b true", ("a", "b")),
+        # Numbers are those of stages, as far as builders read them as such.
+        ("FROM a\nCOPY --from=00 x y", ("a",)),
+        ("FROM a\nCOPY --from=12345678901234567890 x y", ("a", "12345678901234567890")),
+        ("FROM a\nCOPY --from=\u0661 x y", ("a", "\u0661")),
         # The classic builder knows a stage from its end on.
         ("FROM a AS b\nCOPY --from=b x y", ("a", "b")),
         ("FROM a AS b\nFROM c\nCOPY --from=b x y", ("a", "c")),

@@ -137,6 +137,40 @@ def test_ten_thousand_tags_come_in_pages(server: Server) -> None:
     assert len(server.seen) == 10
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        "<PAGE>; rel=next",
+        '<PAGE>;rel="next"',
+        '<PAGE>; title="a, b; c"; rel="next"',
+        "<PAGE>; type=text/plain; foo; rel=next",
+        '<PAGE>; rel="last next"',
+        '</elsewhere>; rel="prev", <PAGE>; rel="next"',
+        '<PAGE>; REL = "Next"',
+    ],
+)
+def test_the_next_page_is_found_however_it_is_written(server: Server, link: str) -> None:
+    """A list that ends too early would make an older tag the newest."""
+    page = f"/v2/{NAME}/tags/list?last=1.0"
+
+    def answer(method: str, path: str, headers: Mapping[str, str]) -> Reply:
+        if "last=" in path:
+            return listing("2.0")
+        return 200, {"Link": link.replace("PAGE", page)}, listing("1.0")[2]
+
+    server.answer = answer
+    assert tags(server) == ("1.0", "2.0")
+
+
+@pytest.mark.parametrize(
+    "link", ["<PAGE>; rel=prev", "<PAGE>; rel=nextish", '<PAGE>; title="rel=next"', "PAGE; rel=next"]
+)
+def test_other_links_lead_nowhere(server: Server, link: str) -> None:
+    page = f"/v2/{NAME}/tags/list?last=1.0"
+    server.answer = lambda *asked: (200, {"Link": link.replace("PAGE", page)}, listing("1.0")[2])
+    assert tags(server) == ("1.0",)
+
+
 def test_what_is_no_tag_is_left_out(server: Server) -> None:
     server.answer = lambda *asked: listing(
         "1.0", "", "a/b", "x" * 129, 7, None, {"a": 1}, "-x", "ok_1", "ü", "1.0"

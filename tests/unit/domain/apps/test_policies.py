@@ -25,6 +25,8 @@ DIGEST = "sha256:" + "0" * 64
         ("Registry.Example.org/team/tool", "registry.example.org/team/tool"),
         ("registry.example.org:5000/a/b/c", "registry.example.org:5000/a/b/c"),
         ("team.tools/x", "team.tools/x"),
+        ("EVIL/team/x", "evil/team/x"),
+        ("Localhost/x", "localhost/x"),
         ("team/registry.example.org/x", "docker.io/team/registry.example.org/x"),
     ],
 )
