@@ -69,7 +69,7 @@ def _text(detail: Any) -> str:
 
 
 def _json(detail: Any) -> str:
-    """JSON, or what Python says of it: a detail that is no JSON makes no failure of a refusal."""
+    """JSON, or what Python says of it: a detail that is not JSON does not turn a refusal into a failure."""
     try:
         return dumps(detail, ensure_ascii=False, default=str)
     except (TypeError, ValueError, RecursionError):
