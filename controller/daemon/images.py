@@ -79,7 +79,7 @@ class ImageWorker(AskedWorker[AskedImages, ImageList]):
         revisions, history = self._docker.kept_revisions, self._store.history
         needs: dict[str, Mapping[str, ImageNeed]] = {name: {} for name in declared}
         for status in self._store.apps.all():
-            needs[status.app] = needs_of(status, history.list(status.app), revisions)
+            needs[status.app] = needs_of(status, history.releases(status.app), revisions)
         return verdicts(images, needs, self._now(), self._docker.build_timeout)
 
     def _removed(self, judged: tuple[ImageVerdict, ...]) -> tuple[ImageVerdict, ...]:

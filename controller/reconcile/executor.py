@@ -91,7 +91,8 @@ _REMOVE_GRACE = 10.0  # seconds between SIGTERM and SIGKILL for containers that 
 _BRINGING_UP = (PullImage, BuildImageAction, StageModel, StartWorkload, AwaitReady, RunSmokeTest)
 _NETWORK_PAUSE = 5.0  # seconds until a network that is still in use is checked again
 _SMOKE_MARGIN = 2.0  # seconds that the container has to say itself that its call timed out
-_PROBE_PAUSE = (0.005, 0.2)  # seconds, minimum and maximum; between them a tenth of the time waited so far
+# seconds, minimum and maximum; between them a share of the time waited so far, by half of which an answer is late
+_PROBE_PAUSE, _PROBE_SHARE = (0.005, 0.2), 1 / 30
 # seconds for which a snapshot is reused: listing costs ten times as much as probing a workload
 _SNAPSHOT_AGE = 0.1
 
@@ -457,7 +458,7 @@ class _Group:
                         component=action.component,
                     )
                 )
-            self._do.clock.sleep(min(max(_PROBE_PAUSE[0], waited / 10), _PROBE_PAUSE[1]))
+            self._do.clock.sleep(min(max(_PROBE_PAUSE[0], waited * _PROBE_SHARE), _PROBE_PAUSE[1]))
         self._record_event(
             Reason.BECAME_READY,
             Localizable("version {fingerprint} is ready", fingerprint=short(action.fingerprint)),

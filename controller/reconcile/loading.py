@@ -318,7 +318,7 @@ class CommitLoader:
     @cached_property
     def _history(self) -> tuple[AppliedRevision, ...]:
         """What was applied before this pass. It is read for apps that are rolled back alone."""
-        return self._deps.store.history.list(self._declared.name)
+        return self._deps.store.history.releases(self._declared.name)
 
     def _rollback(self) -> Rollback | None:
         """Return the rollback in force. One that nobody can have asked for does not count."""

@@ -583,14 +583,14 @@ class Reconciliation:
         return {
             image: status.app
             for status in sorted(others, key=lambda status: status.app, reverse=True)
-            for image in needs_of(status, history.list(status.app), revisions)
+            for image in needs_of(status, history.releases(status.app), revisions)
         }
 
     def _earlier_images(self) -> tuple[str, ...]:
         """Return the images by which the app can be rolled back without a build."""
         history, present = self._deps.store.history, self._status_writer.status.desired
         revisions = self._deps.settings.docker.kept_revisions
-        return tuple(earlier_images(history.list(self._app), present, revisions))
+        return tuple(earlier_images(history.releases(self._app), present, revisions))
 
     def _tidy_models(self, now: AppStatus) -> None:
         """Remove models that are not used. `now` is the app's status as it will be saved."""

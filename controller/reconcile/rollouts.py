@@ -85,7 +85,7 @@ class RolloutWatcher:
         now = self._deps.clock.now()
         try:
             rollback = decide_rollback(
-                writer.status, store.history.list(writer.status.app), watch.revision, AUTOMATIC, now
+                writer.status, store.history.releases(writer.status.app), watch.revision, AUTOMATIC, now
             )
         except Stalled as error:
             told = Localizable(

@@ -35,12 +35,12 @@ _CREATE: Final = """CREATE TABLE IF NOT EXISTS passes (
 ) STRICT"""
 #: Columns that files of earlier releases do not have.
 _ADDED: Final = ("person", "resolved", "images", "message_told", "plan_told")
+_TEXTS: Final = ("message", "plan", "message_told", "plan_told")
 _INDEX: Final = "CREATE INDEX IF NOT EXISTS passes_by_app ON passes (app, id)"
 _INSERT: Final = """INSERT INTO passes (app, revision, subject, author, triggers, begun, ended, outcome, message, plan,
     manifests, person, resolved, images, message_told, plan_told)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_LIST: Final = """SELECT id, revision, subject, author, triggers, begun, ended, outcome, message, plan,
-    {}, {}, {}, {}, {}
+_LIST: Final = """SELECT id, revision, subject, author, triggers, begun, ended, outcome, {}
     FROM passes WHERE app = ? ORDER BY id DESC LIMIT ?"""
 _PRUNE: Final = """DELETE FROM passes WHERE app = :app AND id <= (
     SELECT id FROM passes WHERE app = :app ORDER BY id DESC LIMIT 1 OFFSET :keep)"""
@@ -81,8 +81,16 @@ class HistoryTable:
 
     def list(self, app: AppName, limit: int = KEEP) -> tuple[AppliedRevision, ...]:
         """Newest first."""
-        rows = self._database.read(lambda db: db.execute(_LIST.format(*_added(db)), (app, limit)).fetchall())
-        return tuple(_applied(app, row) for row in rows or ())
+        return self._found(app, limit, _TEXTS)
+
+    def releases(self, app: AppName) -> tuple[AppliedRevision, ...]:
+        return self._found(app, KEEP, ())
+
+    def _found(self, app: AppName, limit: int, texts: tuple[str, ...]) -> tuple[AppliedRevision, ...]:
+        def query(db: sqlite3.Connection) -> list[tuple[object, ...]]:
+            return db.execute(_LIST.format(_selected(db, texts)), (app, limit)).fetchall()
+
+        return tuple(_applied(app, row) for row in self._database.read(query) or ())
 
     def manifests(self, app: AppName, id: int) -> tuple[ManifestText, ...] | None:
         """Return the manifests of an entry; None if they were too large to be kept."""
@@ -122,15 +130,18 @@ def _columns(db: sqlite3.Connection) -> frozenset[str]:
     return frozenset(str(row[1]) for row in db.execute("PRAGMA table_info(passes)").fetchall())
 
 
-def _added(db: sqlite3.Connection) -> tuple[str, ...]:
-    """Return what to select for the columns that a file may not have yet."""
+def _selected(db: sqlite3.Connection, texts: tuple[str, ...]) -> str:
+    """Return what to select: "" for texts that nobody needs, and for columns that a file may not have yet."""
     present = _columns(db)
-    return tuple(name if name in present else "''" for name in _ADDED)
+    wanted = ("person", "resolved", "images", *_TEXTS)
+    return ", ".join(
+        name if name in present and (name in texts or name not in _TEXTS) else "''" for name in wanted
+    )
 
 
 def _applied(app: AppName, row: tuple[object, ...]) -> AppliedRevision:
-    id, revision, subject, author, triggers, begun, ended, outcome, message, plan, *added = row
-    by, resolved, images, message_told, plan_told = added
+    id, revision, subject, author, triggers, begun, ended, outcome, *rest = row
+    by, resolved, images, message, plan, message_told, plan_told = rest
     pins, models = json.loads(str(resolved)) if resolved else ((), ())
     return AppliedRevision(
         app,

@@ -123,10 +123,11 @@ class DockerEngine:
     def observe(self, app: AppName) -> ObservedApp:
         with translated(Localizable("cannot list the containers of {app}", app=app)):
             containers = self._connection.client.containers(all=True, filters=self._labelled(app))
-            network = self._networks.find(app)
             ours = [entry for entry in containers if mapping.has_our_name(entry, self._instance, app)]
             workloads = [w for entry in ours if (w := self._observed(app, entry))]
-        return ObservedApp(app, tuple(sorted(workloads, key=lambda w: w.name)), network is not None)
+            # A network in which a workload has an address exists: the engine need not be asked twice.
+            network = any(w.endpoint for w in workloads) or self._networks.find(app) is not None
+        return ObservedApp(app, tuple(sorted(workloads, key=lambda w: w.name)), network)
 
     def _observed(self, app: AppName, entry: Json) -> ObservedWorkload | None:
         details = None

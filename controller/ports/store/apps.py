@@ -59,6 +59,10 @@ class History(Protocol):
     def list(self, app: AppName, limit: int = 50) -> tuple[AppliedRevision, ...]:
         """Return the newest entries, newest first."""
 
+    def releases(self, app: AppName) -> tuple[AppliedRevision, ...]:
+        """Return all entries, newest first, with an empty `message` and `plan`: nothing is decided by these, and to
+        read them takes most of the time."""
+
     def manifests(self, app: AppName, id: int) -> tuple[ManifestText, ...] | None:
         """Return the manifests of an entry; None if they were too large to be kept."""
 

@@ -108,3 +108,17 @@ def test_a_history_of_an_earlier_release_gets_messages_and_plans_that_can_be_tra
         new.plan.said(lambda pattern: pattern.replace("start", "запустить")) == "запустить namer\nremove old"
     )
     assert len(long.plan) <= MOST_PLAN
+
+
+def test_releases_are_the_entries_without_their_texts(tmp_path: Path) -> None:
+    history = HistoryTable(tmp_path / "history.db")
+    pinned = (("demo:1", "demo sha256:c0ffee"),)
+    entry = AppliedRevision(
+        A, "c0ffee", "Say hello", "Anna", ("push",), 1.0, 2.0, "Ready", "as declared", "start"
+    )
+    for revision in ("first", "second"):
+        history.add(
+            replace(entry, revision=revision, pins=pinned, images=(("api", "demo:1"),), by="anna"), ()
+        )
+    assert history.releases(A) == tuple(replace(each, message="", plan="") for each in history.list(A))
+    assert [each.revision for each in history.releases(A)] == ["second", "first"]

@@ -413,7 +413,7 @@ class StoredPlatform:
     def roll_back(self, app: str, revision: str | None = None) -> Document:
         name, by = self.known(app).app, printable(self._who.name or self._who.via)[:MAX_AUTHOR]
         with self._store.transaction():
-            status, history = self._store.apps.status(name), self._store.history.list(name)
+            status, history = self._store.apps.status(name), self._store.history.releases(name)
             rollback = decide_rollback(status, history, revision, by, time.time())
             self._store.apps.roll_back(name, rollback)
             request = self._store.requests.enqueue(name, Trigger.ROLLBACK)
