@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -269,6 +269,38 @@ def test_steps_are_bounded(client: docker.APIClient, instance: str, tag: str, tm
             build(engine, tag, f"{FROM}RUN sleep 1; python3 -c 'x = bytearray(300 << 20)'")
     assert caught.value.reason == "BuildFailed"
     assert helpers(client, instance) == []
+
+
+def memory_together() -> int | None:
+    """The limit of all steps on this host, None if the engine has no group for them."""
+    for name in ("memory/docker/buildkit/memory.limit_in_bytes", "docker/buildkit/memory.max"):
+        with suppress(OSError, ValueError):
+            return int(Path("/sys/fs/cgroup", name).read_text())
+    return None
+
+
+def test_steps_that_run_at_once_are_bounded_together(
+    client: docker.APIClient, instance: str, tag: str, tmp_path: Path
+) -> None:
+    """As long as something of ours is built. Another test may have stricter limits meanwhile, but not these."""
+    settings = replace(ALWAYS, build_memory=1111 * 2**20)
+    stages = "".join(
+        f"FROM {BASE_IMAGE} AS s{n}\nRUN echo at {n}; sleep 1; echo {tag} > /{n}\n" for n in range(3)
+    )
+    copies = "".join(f"COPY --from=s{n} /{n} /\n" for n in range(3))
+    seen = set[int | None]()
+
+    def look(line: str) -> None:
+        if line.startswith("at "):
+            wait_for(lambda: memory_together() in (None, 4 * settings.build_memory))
+            seen.add(memory_together())
+
+    order = BuildInput("c0ffee", make(BuildImage, "."))
+    with closing(DockerEngine(settings, instance, tmp_path)) as engine:
+        engine.build(tag, order, context_of({"Dockerfile": f"{stages}{FROM}{copies}"}), look)
+    if seen == {None}:
+        pytest.skip("the engine has no group for all steps")
+    wait_for(lambda: memory_together() != 4 * settings.build_memory)
 
 
 @pytest.mark.parametrize("endless", ["sleep 600", "while :; do echo more; sleep 0.1; done"])

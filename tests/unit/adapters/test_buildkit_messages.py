@@ -223,6 +223,8 @@ def test_limits_are_numbers_in_the_script() -> None:
     text = script(DockerSettings(build_cpus=1.5, build_memory=2**30, build_pids=7))
     for words in (
         "memory.max 1073741824",
+        "lower $g/memory.max 4294967296",
+        "lower $g/pids.max 28",
         "pids.max 7",
         "cpu.max '150000 100000'",
         "cpu.cfs_quota_us 150000",

@@ -4,7 +4,8 @@ control groups of steps and sets their memory, CPUs and processes, and tells how
 BuildKit names a step's group by 25 letters and digits, unlike those of containers. It says nowhere whose build a step
 belongs to: steps of other people's builds by the same engine get the same limits as long as a build of ours runs.
 Limits are only lowered, so that of several instances on a host the strictest counts. A step has some milliseconds until
-its limits are set.
+its limits are set. Steps that run at the same time have a limit together, where the engine has a group for all of them;
+when the container ends, it is as before.
 """
 
 from __future__ import annotations
@@ -42,11 +43,30 @@ _PLACES = (
     f"*.slice/docker-{_ID}.scope",
     f"*/*/buildkit/{_ID}",
 )
+#: The groups above them, which have nothing else; units of systemd have none.
+_ABOVE = ("docker/buildkit", "*/docker/buildkit", "*/*/buildkit")
+#: How many steps all of them together may take the limits of. Stages of one build that do not need each other run at
+#: the same time, and so do several builds.
+TOGETHER = 4
+_END = 5  # seconds for the container to put back what it has changed
 
 
 def script(settings: DockerSettings) -> str:
-    """Return a script that sets limits until it is killed. Both versions of control groups have other files."""
+    """Return a script that sets limits until it is ended. Both versions of control groups have other files."""
     quota = round(settings.build_cpus * 100_000)
+    memory, pids = TOGETHER * settings.build_memory, TOGETHER * settings.build_pids
+    second_above = "\n".join(
+        f"  for g in {place}; do lower $g/memory.max {memory}; lower $g/pids.max {pids};"
+        f" lower $g/cpu.max '{TOGETHER * quota} 100000'; done"
+        for place in _ABOVE
+    )
+    first_above = "\n".join(
+        f"  for g in memory/{place}; do lower $g/memory.limit_in_bytes {memory};"
+        f" lower $g/memory.memsw.limit_in_bytes {memory}; done\n"
+        f"  for g in pids/{place}; do lower $g/pids.max {pids}; done\n"
+        f"  for g in cpu,cpuacct/{place} cpu/{place}; do lower $g/cpu.cfs_quota_us {TOGETHER * quota}; done"
+        for place in _ABOVE
+    )
     second = "\n".join(
         f"  for g in {place}; do put $g/memory.max {settings.build_memory}; put $g/memory.swap.max 0;"
         f" put $g/pids.max {settings.build_pids}; put $g/cpu.max '{quota} 100000'; done"
@@ -62,16 +82,30 @@ def script(settings: DockerSettings) -> str:
     return f"""set -u
 cd /groups
 put() {{
-  [ -w $1 ] || return 0
-  read -r had rest <$1 2>/dev/null || return 0
-  case $had in max|-1) ;; *) [ "$had" -gt "${{2%% *}}" ] || return 0 ;; esac
-  echo "$2" >$1 2>/dev/null || :
+  had=
+  [ -w $1 ] || return 1
+  read -r had rest <$1 2>/dev/null || return 1
+  case $had in max|-1) ;; *) [ "$had" -gt "${{2%% *}}" ] || return 1 ;; esac
+  echo "$2" >$1 2>/dev/null
 }}
+lower() {{
+  put "$1" "$2" && [ -n "${{had-}}" ] && changed="$1 $had $rest
+$changed"
+  had=
+}}
+back() {{
+  echo "$changed" | while read -r file value; do [ -z "$file" ] || echo "$value" >$file 2>/dev/null; done
+  exit 0
+}}
+changed=
+trap back TERM
 second() {{
 {second}
+{second_above}
 }}
 first() {{
 {first}
+{first_above}
 }}
 if [ -e cgroup.controllers ]; then each=second; else each=first; fi
 if [ $each = first ] && ! [ -d memory ]; then echo 'the host has no control group for memory' >&2; exit 1; fi
@@ -164,8 +198,9 @@ class StepLimits:
 
 
 def _remove(client: APIClient, container: str) -> None:
-    """Remove a container that may be gone, or on its way."""
+    """End a container that may be gone, or on its way, and remove it."""
     try:
+        client.stop(container, timeout=_END)
         client.remove_container(container, v=True, force=True)
     except docker.errors.APIError as error:
         if error.status_code not in (404, 409):
