@@ -91,12 +91,58 @@ def test_a_person_opens_what_the_operator_has_not_frozen(
     assert held(rules, at("2026-11-30T03:00:00"), approved) is reason
 
 
-@given(st.integers(0, 2 * 365 * 86400), st.integers(1, 48 * 3600))
-def test_a_window_opens_when_it_is_said_to(seconds: int, duration: int) -> None:
-    rules = DeployRules(False, False, (DeployWindow("0 22 * * mon-fri", "Europe/Berlin", float(duration)),))
+@pytest.mark.parametrize(
+    ("cron", "timezone", "opens", "closes"),
+    [
+        (
+            "30 2 * * *",
+            "Europe/Berlin",
+            "2026-03-29T01:00:00",
+            "2026-03-29T02:00:00",
+        ),  # 02:30 is skipped: at 03:00
+        ("30 2 * * *", "Europe/Berlin", "2026-10-25T00:30:00", "2026-10-25T01:30:00"),  # 02:30 is there twice
+        (
+            "0 2 * * sun",
+            "Australia/Lord_Howe",
+            "2026-10-03T15:30:00",
+            "2026-10-03T16:30:00",
+        ),  # half an hour is skipped
+        (
+            "45 23 31 * *",
+            "Asia/Kathmandu",
+            "2026-12-31T18:00:00",
+            "2026-12-31T19:00:00",
+        ),  # into the next year
+        ("0 0 29 feb *", "UTC", "2028-02-29T00:00:00", "2028-02-29T01:00:00"),
+    ],
+)
+def test_when_clocks_and_months_change(cron: str, timezone: str, opens: str, closes: str) -> None:
+    rules = DeployRules(False, False, (DeployWindow(cron, timezone, 3600.0),))
+    assert held(rules, at(opens) - 1) is Reason.OUTSIDE_WINDOW
+    assert held(rules, at(opens)) is Reason.NONE
+    assert held(rules, at(closes) - 1) is Reason.NONE
+    assert held(rules, at(closes)) is Reason.OUTSIDE_WINDOW
+
+
+CRONS = ("0 22 * * mon-fri", "30 2 * * *", "*/30 * * * *", "59 23 31 * *", "15 */6 1-7 * *", "0 2-3 * * sun")
+ZONES = (
+    "Europe/Berlin",
+    "Australia/Lord_Howe",
+    "America/St_Johns",
+    "Africa/Casablanca",
+    "Antarctica/Troll",
+    "UTC",
+)
+
+
+@given(
+    st.integers(0, 2 * 365 * 86400), st.integers(1, 48 * 3600), st.sampled_from(CRONS), st.sampled_from(ZONES)
+)
+def test_a_window_opens_when_it_is_said_to(seconds: int, duration: int, cron: str, timezone: str) -> None:
+    rules = DeployRules(False, False, (DeployWindow(cron, timezone, float(duration)),))
     now = at("2026-01-01T00:00:00") + seconds
     found = hold_commit("demo", COMMIT, rules, "", now, after)
     if found:
-        opens = after("0 22 * * mon-fri", "Europe/Berlin", now)
+        opens = after(cron, timezone, now)
         assert hold_commit("demo", COMMIT, rules, "", opens - 1, after)
         assert hold_commit("demo", COMMIT, rules, "", opens, after) is None
