@@ -39,6 +39,8 @@ class SignatureScheme:
     pulls: frozenset[str] = frozenset()
 
 
+#: What Bitbucket Cloud calls the two kinds of tags.
+_TAGS = ("tag", "annotated_tag")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _PUSHES = frozenset(("push", "create", "delete"))
 _PULLS = frozenset(("pull_request", "pull_request_sync"))
@@ -238,7 +240,7 @@ def pushed_refs(payload: Any) -> frozenset[str]:
     if not isinstance(payload, dict):
         return frozenset()
     ref = payload.get("ref")
-    found = [_full_name(ref, payload.get("ref_type")), *_bitbucket_refs(payload)]
+    found = [_full_name(ref, payload.get("ref_type")), *_changed_refs(payload)]
     return frozenset(ref for ref in found if isinstance(ref, str) and ref)
 
 
@@ -248,8 +250,9 @@ def _full_name(ref: Any, kind: Any) -> Any:
     return f"{folder}{ref.removeprefix(folder)}" if folder and isinstance(ref, str) else ref
 
 
-def _bitbucket_refs(payload: dict[str, Any]) -> Iterator[Any]:
-    """Cloud: `push.changes[].new|old.{type,name}`; Data Center: `changes[].ref.id`."""
+def _changed_refs(payload: dict[str, Any]) -> Iterator[Any]:
+    """Cloud: `push.changes[].new|old.{type,name}`; Data Center: `changes[].ref.id`; a system hook of GitLab about all
+    that a push has changed: `changes[].ref`."""
     push = payload.get("push")
     changes = push.get("changes") if isinstance(push, dict) else payload.get("changes")
     for change in changes if isinstance(changes, list) else []:
@@ -257,9 +260,9 @@ def _bitbucket_refs(payload: dict[str, Any]) -> Iterator[Any]:
             continue
         for side in (change.get("new"), change.get("old")):
             if isinstance(side, dict):
-                yield _full_name(side.get("name"), "tag" if side.get("type") == "tag" else "branch")
-        if isinstance(change.get("ref"), dict):
-            yield change["ref"].get("id")
+                yield _full_name(side.get("name"), "tag" if side.get("type") in _TAGS else "branch")
+        ref = change.get("ref")
+        yield ref.get("id") if isinstance(ref, dict) else ref
 
 
 def concerns(refs: frozenset[str], wanted: str) -> bool:

@@ -187,3 +187,31 @@ def test_what_a_shell_sends_as_the_page_shows_it_is_genuine(tmp_path: Path) -> N
     assert kind == b"Content-Type: application/json"
     assert is_genuine(HookProvider.GENERIC, "the-secret-of-demo", {name.lower(): value}, body, 0.0)
     assert refs_of(body) == {"refs/heads/main"}
+
+
+def of_cloud(**sides: object) -> dict[str, object]:
+    return {"push": {"changes": [sides]}}
+
+
+@pytest.mark.parametrize(
+    ("payload", "refs"),
+    [
+        (of_cloud(new={"type": "annotated_tag", "name": "v1"}, old=None), {"refs/tags/v1"}),
+        (of_cloud(new=None, old={"type": "tag", "name": "v1"}), {"refs/tags/v1"}),
+        (of_cloud(new=None, old={"type": "branch", "name": "main"}), {"refs/heads/main"}),
+        (of_cloud(new={"type": ["tag"], "name": "v1"}), {"refs/heads/v1"}),
+        ({"push": {"changes": []}}, set()),
+        ({"changes": [{"ref": {"id": "refs/heads/dev"}, "type": "DELETE"}]}, {"refs/heads/dev"}),
+        (
+            {"event_name": "repository_update", "changes": [{"ref": "refs/heads/a"}, {"ref": "refs/tags/b"}]},
+            {"refs/heads/a", "refs/tags/b"},
+        ),
+        ({"changes": [{"ref": None}, {"ref": ["x"]}, 7, {}]}, set()),
+        ({"ref": "v1", "ref_type": "tag"}, {"refs/tags/v1"}),
+        ({"ref": "refs/heads/main", "deleted": True}, {"refs/heads/main"}),
+        ({"ref": None}, set()),
+        ({"event_name": "user_create"}, set()),
+    ],
+)
+def test_refs_of_unusual_events(payload: object, refs: set[str]) -> None:
+    assert pushed_refs(payload) == refs
