@@ -15,7 +15,7 @@ from dataclasses import replace
 from controller.domain.apps.requests import Trigger
 from controller.domain.names import AppName
 from controller.domain.runs.run import EVERY_RUN, Run, RunCount, RunFilter, RunState
-from controller.domain.runs.submissions import being_canceled, submission_of
+from controller.domain.runs.submissions import RunSubmission, being_canceled, submission_of
 from controller.ports import QueueLimits
 from controller.store.codec import encode
 from controller.store.intake import read_submission
@@ -41,18 +41,20 @@ class GuestRequests(RequestQueue):
 
 class GuestRuns(RunTable):
     def submit(self, run: Run, key: str = "", digest: str = "", most: QueueLimits | None = None) -> Run:
+        """All that takes time is done before the lock is held, for which all other processes wait."""
         submission = submission_of(run)
+        text, admitted = encode(submission), self.admitted(submission)
+        size = _size(run, submission, text)
         with self._database.write() as db:
             if key and (earlier := self._earlier(db, run, key, digest)):
                 return earlier
             if most is not None:
-                check_queue(db, run, most, WAITING_AND_ASKED)
-            row = (run.id, run.app, encode(submission))
-            db.execute("INSERT INTO submissions VALUES (?, ?, ?)", row)
+                check_queue(db, run, size, most, WAITING_AND_ASKED)
+            db.execute("INSERT INTO submissions VALUES (?, ?, ?)", (run.id, run.app, text))
             if key:
                 known = (run.app, run.name, owner_of(run), key, digest, run.id, run.created)
                 db.execute("INSERT OR REPLACE INTO caller_keys VALUES (?, ?, ?, ?, ?, ?, ?)", known)
-            return self.admitted(submission)
+        return admitted
 
     def _earlier(self, db: sqlite3.Connection, run: Run, key: str, digest: str) -> Run | None:
         for table in ("caller_keys", "run_keys"):
@@ -142,6 +144,13 @@ class GuestRuns(RunTable):
             rows = db.execute("SELECT run, at FROM cancels WHERE app = ?", (app,)).fetchall()
         asked = {row["run"]: float(row["at"]) for row in rows}
         return tuple(_being_canceled(run, asked[run.id]) if run.id in asked else run for run in runs)
+
+
+def _size(run: Run, submission: RunSubmission, text: str) -> int:
+    """Return at least the characters that the run is going to have, without writing its inputs a second time."""
+    if submission.repeats:
+        return len(encode(run))
+    return len(text) + len(encode(replace(run, inputs=(), outputs=())))
 
 
 def _being_canceled(run: Run, at: float) -> Run:

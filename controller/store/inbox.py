@@ -36,6 +36,12 @@ NAME = "asked"
 #: The ids of wishes start here; ids of requests are lower.
 FIRST_WISH = 2**40
 LAST_WISH = 2**53 - 1  # the largest integer that JSON readers represent exactly
+#: The JSON of the caller's name in a submission, which stands between two others (`RunSubmission`). An index has it, so
+#: that the submissions that wait are not read for each that is added; functions for JSON are refused in a schema.
+SUBMITTED_BY = (
+    """substr(submission, instr(submission, ',"user":') + 8, """
+    """instr(submission, ',"inputs":') - instr(submission, ',"user":') - 8)"""
+)
 
 # Some of these tables are in old migrations of the state, too (schema.py), whence `m008_owners` moved their
 # rows. They are repeated here on purpose: a migration never changes, while these are compared with the database.
@@ -54,6 +60,7 @@ _TABLES = (
     submission TEXT NOT NULL
 ) STRICT""",
     "CREATE INDEX submissions_by_app ON submissions (app, id)",
+    f"CREATE INDEX submissions_waiting ON submissions (app, {SUBMITTED_BY}, length(submission))",
     "CREATE TABLE cancels (run TEXT PRIMARY KEY, app TEXT NOT NULL, at REAL NOT NULL) STRICT, WITHOUT ROWID",
     """CREATE TABLE secret_changes (
     id TEXT PRIMARY KEY,

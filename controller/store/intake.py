@@ -39,6 +39,9 @@ from controller.store.webhooks import WebhookTable, read_ended
 log = logging.getLogger(__name__)
 
 AT_ONCE = 50  # requests of a kind in one transaction
+AT_ONCE_SIZE = (
+    2 * 2**20
+)  # characters of submissions in one transaction, for which all who write a request wait
 AT_ONE_GO = 1000  # requests at once; the rest is taken in the next call, so that others are served in between
 WAITING = 1000  # apps with a pass in the queue; beyond it, none is taken for unknown apps
 TOLD, QUIET = 20, 60.0  # lines of the log within so many seconds
@@ -103,9 +106,7 @@ class Intake:
             self._each(self._request, row, "a request")
             if row["id"] >= LAST_WISH:  # or no other could follow
                 begin_wishes(db)
-        for row in db.execute("SELECT * FROM submissions ORDER BY id LIMIT ?", (AT_ONCE,)).fetchall():
-            db.execute("DELETE FROM submissions WHERE id = ?", (row["id"],))
-            self._each(self._submission, row, "a run")
+        self._take_submissions(db)
         for row in db.execute("SELECT * FROM cancels ORDER BY run LIMIT ?", (AT_ONCE,)).fetchall():
             db.execute("DELETE FROM cancels WHERE run = ?", (row["run"],))
             self._each(self._cancel, row, "the end of a run")
@@ -119,6 +120,17 @@ class Intake:
         for row in db.execute("SELECT * FROM call_ends ORDER BY id LIMIT ?", (AT_ONCE,)).fetchall():
             db.execute("DELETE FROM call_ends WHERE id = ?", (row["id"],))
             self._each(self._call_end, row, "a webhook of a call")
+
+    def _take_submissions(self, db: sqlite3.Connection) -> None:
+        """Take them one by one: together they may be as large as the queues of all apps."""
+        taken = size = 0
+        while taken < AT_ONCE and size < AT_ONCE_SIZE:
+            row = db.execute("SELECT * FROM submissions ORDER BY id LIMIT 1").fetchone()
+            if row is None:
+                return
+            db.execute("DELETE FROM submissions WHERE id = ?", (row["id"],))
+            self._each(self._submission, row, "a run")
+            taken, size = taken + 1, size + len(row["submission"])
 
     def _sealed(self, db: sqlite3.Connection, most: int) -> list[sqlite3.Row]:
         """Return changes of Secrets; none before the daemon has its keys."""

@@ -39,6 +39,7 @@ from controller.domain.runs.webhooks import messages
 from controller.domain.units import about_size
 from controller.ports import QueueLimits, RunLimits
 from controller.store.codec import decode, encode
+from controller.store.inbox import SUBMITTED_BY
 from controller.store.notifications import NoticeTable
 from controller.store.rows import RowKind, RowReader
 from controller.store.sqlite import Database
@@ -128,13 +129,13 @@ WAITING = """
 SELECT user, count(*) AS number, sum(length(run)) AS size FROM runs INDEXED BY runs_queued
 WHERE app = :app AND state = 'QUEUED' GROUP BY user
 """
-WAITING_AND_ASKED = """
+WAITING_AND_ASKED = f"""
 SELECT user, count(*) AS number, sum(size) AS size FROM (
     SELECT user, length(run) AS size FROM runs INDEXED BY runs_queued WHERE app = :app AND state = 'QUEUED' UNION ALL
-    SELECT CASE WHEN json_valid(submission) THEN json_extract(submission, '$.user') END, length(submission)
-    FROM submissions WHERE app = :app
+    SELECT CASE WHEN json_valid({SUBMITTED_BY}) THEN json_extract({SUBMITTED_BY}, '$') END, length(submission)
+    FROM submissions INDEXED BY submissions_waiting WHERE app = :app
 ) GROUP BY user
-"""
+"""  # noqa: S608 - both are texts of ours
 CANCELED = "SELECT 1 FROM cancels WHERE run = ?"
 EXPIRED = "SELECT id, run FROM runs WHERE expires <= ? ORDER BY expires LIMIT 100"
 
@@ -185,12 +186,11 @@ def _table(wanted: RunFilter) -> str:
     return "runs INDEXED BY runs_by_state" if wanted.state else "runs"
 
 
-def check_queue(db: sqlite3.Connection, run: Run, most: QueueLimits, query: str = WAITING) -> None:
-    """Raise if the queue is full. Called in the transaction that adds the run. The daemon counts what it has
-    taken in, since the requests of others are not limited; others count both.
+def check_queue(db: sqlite3.Connection, run: Run, size: int, most: QueueLimits, query: str = WAITING) -> None:
+    """Raise if the queue is full. Called in the transaction that adds the run, which has `size` characters. The daemon
+    counts what it has taken in, since the requests of others are not limited; others count both.
     """
     waiting = [(row["user"], row["number"], row["size"]) for row in db.execute(query, {"app": run.app})]
-    size = len(encode(run))
     of_app = (sum(number for _, number, _ in waiting) + 1, sum(size for _, _, size in waiting) + size)
     if of_app[0] > most.runs or of_app[1] > most.bytes:
         text = f"app {run.app} may have {most.runs} runs with {about_size(most.bytes)} in the queue"
@@ -241,12 +241,13 @@ class RunTable:
     # --- runs --------------------------------------------------------------------------------------------------
 
     def submit(self, run: Run, key: str = "", digest: str = "", most: QueueLimits | None = None) -> Run:
+        text = encode(run)
         with self._database.write() as db:
             if key and (earlier := self._earlier(db, run, key, digest)):
                 return earlier
             if most is not None:
-                check_queue(db, run, most)
-            self._insert(db, run)
+                check_queue(db, run, len(text), most)
+            self._insert(db, run, text)
             if key:
                 row = (run.app, run.name, owner_of(run), key, digest, run.id, run.created)
                 db.execute("INSERT INTO run_keys VALUES (?, ?, ?, ?, ?, ?, ?)", row)
@@ -278,10 +279,11 @@ class RunTable:
 
     def add(self, run: Run, most: QueueLimits | None = None) -> None:
         """Add a run. Raises Transient `QueueFull`."""
+        text = encode(run)
         with self._database.write() as db:
             if most is not None:
-                check_queue(db, run, most)
-            self._insert(db, run)
+                check_queue(db, run, len(text), most)
+            self._insert(db, run, text)
 
     def refuse(self, asked: RunSubmission) -> None:
         """Refuse a submission; its caller gets the answer that the run is gone."""
@@ -298,9 +300,9 @@ class RunTable:
             raise conflict(key, row["run"])
         return self.get(run.app, row["run"])
 
-    def _insert(self, db: sqlite3.Connection, run: Run) -> None:
+    def _insert(self, db: sqlite3.Connection, run: Run, text: str) -> None:
         place = (run.id, run.app, run.name, owner_of(run), run.state, run.priority, run.pipeline.concurrency)
-        db.execute(INSERT, (*place, run.created, run.version, encode(run), run.cause))
+        db.execute(INSERT, (*place, run.created, run.version, text, run.cause))
         self._tell(run)
 
     def _tell(self, run: Run) -> None:

@@ -36,7 +36,7 @@ from controller.domain.runs.run import Run, RunFilter, RunInput, RunOutput, RunS
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, PendingUpload, StorageAccess
 from controller.encryption import SecretKeys, seal_for
-from controller.ports import RunLimits
+from controller.ports import QueueLimits, RunLimits
 from controller.store import SqliteStore, open_guest_store
 from controller.store.codec import encode
 from controller.store.inbox import FIRST_WISH, TABLES
@@ -716,3 +716,87 @@ def test_what_one_database_held_is_there(path: Path) -> None:
         assert store.boxes.access() is None, "the daemon tells it anew"
         with closing(open_guest_store(path, clock=clock)) as guest:
             assert guest.apps.status(DEMO) == status
+
+
+# --- runs that wait to be taken ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        None,
+        "ann",
+        "",
+        'a"b',
+        "a\\",
+        ',"inputs":',
+        '","inputs":[],"user":"bert',
+        "Зоя \U0001f600",
+        "\n\t\x01\x7f",
+        "x" * 1000,
+    ],
+)
+def test_the_queue_counts_for_whom_a_submission_is(guest: SqliteStore, user: str | None) -> None:
+    """Whatever a name looks like: a user may have half of the queue, and nobody in particular all of it."""
+    few = QueueLimits(runs=4, bytes=10**6)
+    for number in (1, 2):
+        guest.runs.submit(replace(wanted(number), user=user), most=few)
+    third = replace(wanted(3), user=user)
+    if not user:
+        guest.runs.submit(third, most=few)
+        return
+    with pytest.raises(Transient, match="a user may have 2 runs"):
+        guest.runs.submit(third, most=few)
+    guest.runs.submit(replace(third, user="somebody"), most=few)
+
+
+def test_what_waits_takes_as_much_room_before_it_is_taken(guest: SqliteStore, owner: SqliteStore) -> None:
+    """A submission for which there is room is never one for which the daemon has none."""
+    room = QueueLimits(runs=1000, bytes=100_000)
+    large = (RunInput("data", "str", json.dumps('"' * 10_000)),)
+    accepted: list[Run] = []
+    with pytest.raises(Transient):
+        while True:
+            asked = replace(wanted(len(accepted), inputs=large), user=None)
+            accepted.append(guest.runs.submit(asked, most=room))
+    owner.runs.take_in()
+    taken = owner.runs.list(DEMO)
+    assert {run.id for run in taken} == {run.id for run in accepted}
+    assert room.bytes / 2 < sum(len(encode(run)) for run in taken) <= room.bytes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        '{"user":',
+        ',"user":"ann',
+        ',"inputs":,"user":',
+        "\0",
+        ',"user":1,"inputs":',
+        ',"user":{"a":"' + "[" * 5000,
+    ],
+)
+def test_a_submission_that_is_none_stops_no_other(
+    path: Path, guest: SqliteStore, owner: SqliteStore, text: str
+) -> None:
+    as_web(path, "INSERT INTO submissions VALUES ('0', 'demo', ?)", text)
+    submitted = guest.runs.submit(wanted(), most=QueueLimits(runs=4, bytes=10**6))
+    owner.runs.take_in()
+    assert owner.runs.get(DEMO, submitted.id) is not None
+
+
+def test_large_submissions_are_taken_a_few_at_once(guest: SqliteStore, owner: SqliteStore) -> None:
+    """All who write a request wait for the transaction that takes them."""
+    large = (RunInput("data", "str", json.dumps("x" * 900_000)),)
+    for number in range(9):
+        guest.runs.submit(wanted(number, inputs=large))
+    asked: list[str] = []
+    with owner._database.read() as db:
+        db.set_trace_callback(asked.append)
+        owner.runs.take_in()
+        db.set_trace_callback(None)
+    taken = "\n".join(asked).split("COMMIT")
+    assert max(part.count("DELETE FROM submissions") for part in taken) == 3
+    assert len(owner.runs.list(DEMO)) == 9
