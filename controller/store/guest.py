@@ -11,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from controller.domain.apps.requests import Trigger
 from controller.domain.names import AppName
@@ -20,7 +21,7 @@ from controller.ports import QueueLimits
 from controller.store.codec import encode
 from controller.store.intake import read_submission
 from controller.store.requests import RequestQueue
-from controller.store.runs import WAITING_AND_ASKED, RunTable, check_queue, conflict, owner_of
+from controller.store.runs import ABRIDGED, WAITING_AND_ASKED, RunTable, check_queue, conflict, owner_of
 
 WISH = """
 INSERT INTO wishes (app, reason, created, not_before) VALUES (:app, :reason, :now, :not_before)
@@ -29,6 +30,8 @@ ON CONFLICT (app, reason) DO UPDATE SET not_before = min(not_before, excluded.no
 EARLIER = """
 SELECT digest, run FROM {} WHERE app = ? AND pipeline = ? AND user IS ? AND key = ?
 """
+SUBMITTED_IN_BRIEF = ABRIDGED.format("submission")
+WAITING = f"SELECT id, app, {SUBMITTED_IN_BRIEF} FROM submissions WHERE app = ? ORDER BY id DESC LIMIT ?"  # noqa: S608
 MOST = 1000  # submissions that are read for a list; the daemon takes them in continuously
 
 
@@ -68,8 +71,9 @@ class GuestRuns(RunTable):
                 return found
         return None
 
-    def get(self, app: AppName, id: str) -> Run | None:
-        found = super().get(app, id) or self._waiting_one(app, id) or super().get(app, id)
+    def _one(self, app: AppName, id: str, in_brief: bool) -> Run | None:
+        taken = partial(super()._one, app, id, in_brief)
+        found = taken() or self._waiting_one(app, id, in_brief) or taken()
         return found and self._as_asked(app, (found,))[0]
 
     def versions(self, ids: Iterable[str]) -> Mapping[str, int]:
@@ -121,15 +125,16 @@ class GuestRuns(RunTable):
 
     # --- what the daemon has not taken yet ----------------------------------------------------------------------
 
-    def _waiting_one(self, app: AppName, id: str) -> Run | None:
+    def _waiting_one(self, app: AppName, id: str, in_brief: bool) -> Run | None:
+        column = SUBMITTED_IN_BRIEF if in_brief else "submission"
+        query = f"SELECT id, app, {column} FROM submissions WHERE id = ? AND app = ?"  # noqa: S608 - texts of ours
         with self._database.read() as db:
-            row = db.execute("SELECT * FROM submissions WHERE id = ? AND app = ?", (id, app)).fetchone()
+            row = db.execute(query, (id, app)).fetchone()
         return self._admitted(row) if row else None
 
     def _waiting(self, app: AppName) -> tuple[Run, ...]:
         with self._database.read() as db:
-            query = "SELECT * FROM submissions WHERE app = ? ORDER BY id DESC LIMIT ?"
-            rows = db.execute(query, (app, MOST)).fetchall()
+            rows = db.execute(WAITING, (app, MOST)).fetchall()
         return tuple(run for row in rows if (run := self._admitted(row)))
 
     def _admitted(self, row: sqlite3.Row) -> Run | None:

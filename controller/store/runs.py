@@ -23,6 +23,7 @@ from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Service
 from controller.domain.runs.pipeline import Pipeline
 from controller.domain.runs.run import (
+    ELLIPSIS,
     EVERY_RUN,
     Run,
     RunCause,
@@ -68,11 +69,22 @@ SELECT id, run FROM runs WHERE id = (
 )
 """
 RUNNING = "SELECT count(*) FROM active_runs"
+# Inputs of megabytes would be read for each run of a list, and for all who follow one. SQLite leaves them out: while it
+# looks through them, other threads go on.
+_SHORT, _SHORT_INPUT = 2**16, 2**12  # characters; what is no longer stays as it is
+ABRIDGED = f"""
+CASE WHEN length({{0}}) > {_SHORT} AND json_valid({{0}}) THEN json_set({{0}}, '$.inputs', (
+    SELECT json_group_array(CASE WHEN length(value) <= {_SHORT_INPUT} THEN json(value) ELSE json_object(
+        'name', json_extract(value, '$.name'), 'datatype', json_extract(value, '$.datatype'), 'data', '{ELLIPSIS}'
+    ) END) FROM json_each({{0}}, '$.inputs') WHERE type = 'object'
+)) ELSE {{0}} END AS {{0}}
+"""  # noqa: S608 - constants of ours
+BRIEF = ABRIDGED.format("run")
 # The ids are found in an index alone, so that no more runs are read than are listed.
-LIST = """
-SELECT id, run FROM runs WHERE id IN (SELECT id FROM {table} WHERE {filters} ORDER BY id DESC LIMIT :limit)
+LIST = f"""
+SELECT id, {BRIEF} FROM runs WHERE id IN (SELECT id FROM {{table}} WHERE {{filters}} ORDER BY id DESC LIMIT :limit)
 ORDER BY id DESC
-"""
+"""  # noqa: S608 - a text of ours
 FILTERS = {
     "pipeline": "pipeline = :pipeline",
     "state": "state = :state",
@@ -311,8 +323,15 @@ class RunTable:
             self._notices.add((notice,))
 
     def get(self, app: AppName, id: str) -> Run | None:
+        return self._one(app, id, in_brief=False)
+
+    def brief(self, app: AppName, id: str) -> Run | None:
+        return self._one(app, id, in_brief=True)
+
+    def _one(self, app: AppName, id: str, in_brief: bool) -> Run | None:
+        query = f"SELECT id, {BRIEF if in_brief else 'run'} FROM runs WHERE id = ? AND app = ?"  # noqa: S608 - texts of ours
         with self._database.read() as db:
-            row = db.execute("SELECT id, run FROM runs WHERE id = ? AND app = ?", (id, app)).fetchone()
+            row = db.execute(query, (id, app)).fetchone()
         return self._rows.one(self._kind, row)
 
     def versions(self, ids: Iterable[str]) -> Mapping[str, int]:

@@ -165,6 +165,11 @@ class RunInput:
     box: str = ""  # another connected box than the default one
 
 
+ELLIPSIS = (
+    "…"  # in place of the data of a long input where a run is read in brief; as JSON it would be no value
+)
+
+
 class AreaKind(StrEnum):
     CALLER = "caller"  # of the caller who started the run
     DEVELOPER = "developer"  # the module's own data
@@ -318,6 +323,11 @@ class RunFilter:
 
 
 EVERY_RUN = RunFilter()
+
+
+def is_brief(run: Run) -> bool:
+    """Return True if data of its inputs may be missing. A file may have that name, too."""
+    return any(given.data == ELLIPSIS for given in run.inputs)
 
 
 @dataclass(frozen=True)

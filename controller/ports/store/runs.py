@@ -49,6 +49,9 @@ class Runs(Protocol):
 
     def get(self, app: AppName, id: str) -> Run | None: ...
 
+    def brief(self, app: AppName, id: str) -> Run | None:
+        """Return the run without the data of long inputs (`is_brief`), for those who follow it."""
+
     def versions(self, ids: Iterable[str]) -> Mapping[str, int]:
         """Return the versions of the given runs that still exist."""
 
@@ -63,7 +66,7 @@ class Runs(Protocol):
         without a name)."""
 
     def list(self, app: AppName, wanted: RunFilter = EVERY_RUN, limit: int = 100) -> tuple[Run, ...]:
-        """Return a page of runs, newest first. The next page begins `after` the last one of this page."""
+        """Return a page of runs in brief, newest first. The next page begins `after` the last one of this page."""
 
     def active(self) -> tuple[Run, ...]:
         """Return the runs that have started and are not over."""

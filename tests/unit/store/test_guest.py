@@ -32,7 +32,18 @@ from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Api, Service, ServiceKind
 from controller.domain.runs.pipeline import Pipeline, Stage
-from controller.domain.runs.run import Run, RunFilter, RunInput, RunOutput, RunState, new_run, new_run_id
+from controller.domain.runs.run import (
+    ELLIPSIS,
+    Run,
+    RunFilter,
+    RunInput,
+    RunOutput,
+    RunState,
+    is_brief,
+    new_run,
+    new_run_id,
+)
+from controller.domain.runs.submissions import submission_of
 from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, PendingUpload, StorageAccess
 from controller.encryption import SecretKeys, seal_for
@@ -800,3 +811,53 @@ def test_large_submissions_are_taken_a_few_at_once(guest: SqliteStore, owner: Sq
     taken = "\n".join(asked).split("COMMIT")
     assert max(part.count("DELETE FROM submissions") for part in taken) == 3
     assert len(owner.runs.list(DEMO)) == 9
+
+
+# --- runs with large inputs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_runs_are_listed_and_followed_without_large_inputs(
+    guest: SqliteStore, owner: SqliteStore, is_taken: bool
+) -> None:
+    """A page of a hundred runs would read a hundred megabytes, and who follows runs would hold them."""
+    inputs = (
+        RunInput("data", "str", json.dumps("x" * 100_000)),
+        RunInput("more", "str", json.dumps('"\\' * 400)),
+        RunInput("file", "FILE", "/".join(["ф" * 100] * 4)),
+    )
+    pipeline = replace(PIPELINE, stages=(replace(STAGE, inputs=("data", "more", "file")),))
+    owner.runs.publish(DEMO, (pipeline,))
+    run = guest.runs.submit(wanted(of=pipeline, inputs=inputs))
+    small = guest.runs.submit(wanted(2, of=pipeline))
+    if is_taken:
+        owner.runs.take_in()
+    brief = guest.runs.brief(DEMO, run.id)
+    assert brief is not None
+    assert is_brief(brief)
+    assert brief == replace(run, inputs=(replace(inputs[0], data=ELLIPSIS), *inputs[1:]))
+    assert guest.runs.list(DEMO) == (small, brief)
+    assert not is_brief(small)
+    assert guest.runs.brief(DEMO, small.id) == guest.runs.get(DEMO, small.id) == small
+    assert guest.runs.get(DEMO, run.id) == run, "those who ask for it have all of it"
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        "1",
+        "null",
+        "[1]",
+        '["' + "x" * 5000 + '"]',
+        '{"a": {"name": 1}}',
+        '[{"name": "data", "data": ' + "[" * 500 + "]" * 500 + "}]",
+        "[" * 5000,
+    ],
+)
+def test_an_odd_submission_that_is_large_hides_no_other(path: Path, guest: SqliteStore, inputs: str) -> None:
+    run = guest.runs.submit(wanted())
+    text = encode(submission_of(wanted(9)))
+    odd = text.replace('"inputs":[', f'"inputs":{inputs},"filled":"{"x" * 70_000}","others":[')
+    as_web(path, "INSERT INTO submissions VALUES (?, 'demo', ?)", new_run_id(NOW, 9), odd)
+    assert run in guest.runs.list(DEMO)
+    assert guest.runs.brief(DEMO, run.id) == run

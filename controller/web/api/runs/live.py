@@ -18,7 +18,7 @@ from werkzeug.datastructures import ETags
 from werkzeug.http import parse_etags
 
 from controller.domain.names import AppName
-from controller.domain.runs.run import Run
+from controller.domain.runs.run import Run, is_brief
 from controller.ports import Store
 from controller.web.api.runs.access import MAX_WAIT, RunRequest, base_of, check_run, etag, pipeline_of
 from controller.web.api.runs.documents import run_document
@@ -108,7 +108,7 @@ class LiveRunApi:
             with self._place():
                 run = await self._end(call, answer.location.rpartition("/")[2], wait)
             if run is not None:
-                await _send_run(send, run, call, 200, head=False)
+                await self._send_run(send, run, call, 200, head=False)
                 return
         await answer.forward(send)
 
@@ -161,7 +161,24 @@ class LiveRunApi:
             await self._news.wait(run, left)
             run = find()
         status = 304 if _knows(known, run) else 200
-        await _send_run(send, run, request.call, status, request.head)
+        await self._send_run(send, run, request.call, status, request.head)
+
+    async def _send_run(self, send: Send, run: Run, call: ServiceCall, status: int, head: bool) -> None:
+        body = b""
+        if status != 304 and is_brief(run):
+            run, body = await asyncio.to_thread(self._whole, run, call)
+        elif status != 304:
+            body = _document(run, call)
+        headers = [(b"etag", etag(run).encode()), (b"cache-control", b"no-cache")]
+        if status != 304:
+            headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if head else body, "more_body": False})
+
+    def _whole(self, run: Run, call: ServiceCall) -> tuple[Run, bytes]:
+        """Return the run with its large inputs, and the document of it. In a thread: it takes milliseconds."""
+        found = self._store.runs.get(run.app, run.id) or run
+        return found, _document(found, call)
 
 
 def _knows(known: ETags, run: Run) -> bool:
@@ -179,13 +196,8 @@ def _request(call: ServiceCall, found: re.Match[str], scope: Message) -> RunRequ
     )
 
 
-async def _send_run(send: Send, run: Run, call: ServiceCall, status: int, head: bool) -> None:
-    body = b"" if status == 304 else json.dumps(run_document(run, base_of(call, run.name))).encode() + b"\n"
-    headers = [(b"etag", etag(run).encode()), (b"cache-control", b"no-cache")]
-    if status != 304:
-        headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head else body, "more_body": False})
+def _document(run: Run, call: ServiceCall) -> bytes:
+    return json.dumps(run_document(run, base_of(call, run.name))).encode() + b"\n"
 
 
 # --- for the Flask application ----------------------------------------------------------------------------------

@@ -48,12 +48,12 @@ class RunWatcher:
         return self._watch.stopping
 
     def run(self, app: AppName, id: str) -> Run | None:
-        """Return the run as it is now."""
+        """Return the run as it is now, in brief: followers need no inputs, which may be large."""
         version = self._store.runs.versions([id]).get(id)
         known = self._known.get(id)
         if known is not None and (known.app, known.version) == (app, version):
             return known
-        found = self._store.runs.get(app, id)
+        found = self._store.runs.brief(app, id)
         if len(self._known) >= REMEMBERED:
             self._known.clear()
         if found is not None:

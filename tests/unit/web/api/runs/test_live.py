@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from controller.config import Settings
-from controller.domain.runs.run import RunState, new_run, new_run_id
+from controller.domain.runs.run import RunInput, RunState, new_run, new_run_id
 from controller.store import SqliteStore
 from controller.web.api.runs import live as runs_live
 from controller.web.api.runs import streams as run_streams
@@ -46,9 +46,11 @@ class Bench:
     asked: list[tuple[str, bytes]] = field(default_factory=list)
     answer: tuple[int, str] = (202, "")
 
-    def submit(self, user: str = "ann", number: int = 1) -> str:
+    def submit(self, user: str = "ann", number: int = 1, inputs: Iterable[RunInput] = ()) -> str:
         pipeline = make_pipeline()
-        return self.store.runs.submit(new_run(new_run_id(1.0, number), pipeline, 1.0, user or None)).id
+        return self.store.runs.submit(
+            new_run(new_run_id(1.0, number), pipeline, 1.0, user or None, inputs)
+        ).id
 
     async def call(
         self,
@@ -167,6 +169,29 @@ def test_a_run_and_its_etag(run: Any) -> None:
         bench.player.begin(id)
         changed = await bench.call(f"runs/{id}", if_none_match=etag)
         assert (changed.status, json.loads(changed.body)["state"]) == (200, "RUNNING")
+
+    run(scenario)
+
+
+def test_a_run_with_large_inputs_is_told_whole_and_kept_in_brief(run: Any) -> None:
+    """Who follows hundreds of runs must not fill the worker with their inputs."""
+
+    async def scenario(bench: Bench) -> None:
+        note = RunInput("note", "str", json.dumps("x" * 200_000))
+        small = bench.submit()
+        for number in range(2, 8):
+            id = bench.submit(number=number, inputs=(note, RunInput("rate", "FP64", "0.5")))
+            answer = await bench.call(f"runs/{id}")
+            given = json.loads(answer.body)["inputs"]
+            assert [each["data"] for each in given] == ["x" * 200_000, 0.5]
+            head = await bench.call(f"runs/{id}", method="HEAD")
+            assert (head.headers["content-length"], head.body) == (str(len(answer.body)), b"")
+            same = await bench.call(f"runs/{id}", if_none_match=answer.headers["etag"])
+            assert (same.status, same.body) == (304, b"")
+        assert (await bench.call(f"runs/{small}")).status == 200
+        kept = [given.data for each in bench.live._news._known.values() for given in each.inputs]
+        assert len(kept) == 12
+        assert max(map(len, kept)) < 100
 
     run(scenario)
 
