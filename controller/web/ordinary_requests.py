@@ -12,7 +12,13 @@ import re
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from gunicorn.asgi.parser import CallbackRequest, InvalidHeader, PythonProtocol, UnsupportedTransferCoding
+from gunicorn.asgi.parser import (
+    CHUNK_EXT_RE,
+    CallbackRequest,
+    InvalidHeader,
+    PythonProtocol,
+    UnsupportedTransferCoding,
+)
 
 from controller.web.gateway.headers import RequestFields
 
@@ -27,6 +33,8 @@ _HEAD = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-~]*+) HTTP/1\.1\r\n"
     rb"((?:[A-Za-z0-9!#$%&'*+.^`|~-]++:[\t -~\x80-\xff]*+\r\n){1,100}+)\r\n"
 )
+#: The line before a chunk that is not the last one; what gunicorn says of the extensions is asked for.
+_CHUNK = re.compile(rb"(0*+[1-9A-Fa-f][0-9A-Fa-f]{0,14}+)(?:[\t ]*+(;[^\r\n]*+))?+\r\n")
 _FIELD = re.compile(rb"([^:]++):[\t ]*+([^\r]*+)\r\n")  # of such a header
 _OTHER_CODING = "The only transfer coding that is understood is chunked, not {!r}."
 _LENGTH = re.compile(rb"[0-9]{1,15}")
@@ -103,8 +111,9 @@ class OrdinaryRequest(CallbackRequest):  # type: ignore[misc]
 
 
 class RequestParser(PythonProtocol):  # type: ignore[misc]
-    """gunicorn's parser. `ordinary` is the request if it was read here and gunicorn has nothing to add to it. Those
-    who keep a connection mostly send the same header again, which is read once if it is small."""
+    """gunicorn's parser, which takes small chunks of a body together. `ordinary` is the request if it was read here and
+    gunicorn has nothing to add to it. Those who keep a connection mostly send the same header again, which is read
+    once if it is small."""
 
     def __init__(self, **options: Any) -> None:
         self.ordinary: OrdinaryRequest | None = None
@@ -134,6 +143,28 @@ class RequestParser(PythonProtocol):  # type: ignore[misc]
             if name == b"transfer-encoding" and value.lower() != b"chunked":
                 raise UnsupportedTransferCoding(_OTHER_CODING.format(value[:100].decode("latin-1")))
         super()._finalize_headers()
+
+    def _parse_chunked_body(self) -> bool:
+        """Take whole chunks together: gunicorn takes microseconds for each one, and 256 KiB may arrive at once that are
+        forty thousand of them. It reads the last one, parts of one, and what is wrong."""
+        if self._chunk_state == "size":
+            self._take_chunks(bytes(self._buffer))
+        return bool(super()._parse_chunked_body())
+
+    def _take_chunks(self, data: bytes) -> None:
+        pieces, at = [], 0
+        while found := _CHUNK.match(data, at):
+            size, extensions = found.groups()
+            begin = found.end()
+            end = begin + int(size, 16)
+            if data[end : end + 2] != b"\r\n" or (extensions and not CHUNK_EXT_RE.fullmatch(extensions)):
+                break
+            pieces.append(data[begin:end])
+            at = end + 2
+        if pieces:
+            del self._buffer[:at]
+            self._scan_from = 0
+            self._on_body(b"".join(pieces))
 
     def _pass_on(self, data: bytes) -> None:
         """Pass on a piece of the body that is nothing else."""

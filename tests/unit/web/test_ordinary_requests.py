@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -248,3 +249,68 @@ def test_whatever_is_sent(first: bytes, lines: list[bytes], rest: bytes, at: int
     data = b"".join((first, *lines, b"\r\n", rest))
     compare([data])
     compare([data[:at], data[at:]])
+
+
+# --- bodies in chunks -------------------------------------------------------------------------------------------
+
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+SIZES = st.sampled_from(
+    [b"1", b"0001", b"5", b"a", b"A", b"10", b"0", b"00", b"", b"g", b"-1", b"+1", b" 1", b"f" * 17]
+)
+EXTENSIONS = st.sampled_from(
+    [
+        b"",
+        b"",
+        b"",
+        b";a",
+        b";a=b",
+        b' ; a = "b;\\"c"',
+        b";",
+        b"; =",
+        b" ",
+        b";a\rb",
+        b";a\nb",
+        b';a="',
+        b";a=\xff",
+    ]
+)
+CHUNKS = st.builds(
+    lambda size, extension, end, data, after: size + extension + end + data + after,
+    SIZES,
+    EXTENSIONS,
+    st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r"]),
+    st.sampled_from([b"x", b"x", b"\r\nabc", b"0123456789", b"", b"\r"]),
+    st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"", b"\n", b"\r"]),
+)
+SOUND = st.builds(
+    lambda data, extension: b"%x%b\r\n%b\r\n" % (len(data), extension, data),
+    st.one_of(st.binary(min_size=1, max_size=20), st.sampled_from([b"\r\n", b"1\r\nx\r\n", b"0\r\n\r\n"])),
+    st.sampled_from([b"", b"", b";a", b";a=b", b' ;a="b"']),
+)
+ENDS = st.sampled_from(
+    [b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n", b"0;a\r\n\r\nGET / HTTP/1.1\r\n", b"0\r\nHost: b\r\n\r\n", b""]
+)
+
+
+@given(st.lists(st.one_of(SOUND, SOUND, CHUNKS), max_size=8), ENDS, st.lists(st.integers(0, 300), max_size=4))
+def test_a_body_in_chunks(chunks: list[bytes], end: bytes, cuts: list[int]) -> None:
+    """However it arrives: whole chunks are taken together, and gunicorn reads the rest."""
+    data = b"".join((CHUNKED, *chunks, end))
+    places = [0, *sorted(min(len(CHUNKED) + cut, len(data)) for cut in cuts), len(data)]
+    compare([data[one:other] for one, other in itertools.pairwise(places)])
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"0001\r\nx\r\n", b"1;a=b\r\nx\r\n", b'1 ; a="b"\r\nx\r\n'])
+def test_tiny_chunks_are_taken_together(chunk: bytes) -> None:
+    """A quarter of a megabyte of them arrives at once: each by itself would stop the worker's other calls."""
+    pieces: list[bytes] = []
+    parser = RequestParser(
+        on_headers_complete=lambda: False, on_body=pieces.append, on_message_complete=lambda: None
+    )
+    parser.feed(CHUNKED)
+    parser.feed(chunk * 20_000 + chunk[:-1])
+    assert len(pieces) <= 2
+    parser.feed(chunk[-1:] + chunk + b"0\r\n\r\n")
+    assert b"".join(pieces) == b"x" * 20_002
+    assert len(pieces) <= 4
+    assert parser.is_complete
