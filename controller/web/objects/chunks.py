@@ -14,6 +14,9 @@ from controller.web.objects.checksums import Checksum
 
 MAX_CHUNK = 16 * 2**20  # bytes of one signed chunk, which is held until its signature was checked
 MAX_LINE = 4096
+#: Amazon's storage takes no smaller chunk but the last one. Some are taken here, but not a body that is made of them:
+#: each takes as long as a large one, for which all other callers of the worker wait.
+LEAST_CHUNK, MOST_SMALL = 8 * 2**10, 1000
 PIECE = 256 * 1024
 _HEADER = re.compile(rb"([0-9a-fA-F]{1,8})(?:;chunk-signature=([0-9a-f]{64}))?")
 _EMPTY = hashlib.sha256(b"").hexdigest()
@@ -68,9 +71,12 @@ class ChunkedReader:
     async def pieces(self) -> AsyncIterator[bytes]:
         """The content, `length` bytes in all; the last piece comes when all has been checked. Raises ChunkFraming,
         SignatureInvalid, Mismatch, Malformed."""
-        held = b""
+        held, small = b"", 0
         while True:
             size, signature = self._head(await self._line())
+            small += size < LEAST_CHUNK
+            if small > MOST_SMALL:
+                raise ChunkFraming(f"more than {MOST_SMALL} chunks have less than {LEAST_CHUNK} bytes")
             if size > self._left:
                 raise ChunkFraming("there is more than x-amz-decoded-content-length says")
             if not size:

@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 from controller.domain.secret import Secret
 from controller.domain.storage.sigv4 import SignatureInvalid, signing_key
 from controller.web.objects.checksums import Mismatch
-from controller.web.objects.chunks import ChunkedReader, ChunkFraming, ChunkSigner
+from controller.web.objects.chunks import (
+    LEAST_CHUNK,
+    MOST_SMALL,
+    ChunkedReader,
+    ChunkFraming,
+    ChunkSigner,
+)
 
 SCOPE, DATE, SEED = "20130524/us-east-1/s3/aws4_request", "20130524T000000Z", "a" * 64
 KEY = signing_key(Secret("secret"), SCOPE)
@@ -120,3 +126,15 @@ def test_nothing_is_whole_before_its_checksum() -> None:
             await anext(pieces)  # the last one is held back
 
     asyncio.run(read())
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_body_of_tiny_chunks_is_refused(signed: bool) -> None:
+    """Each takes as long as a large one; Amazon's storage takes none."""
+    small = [b"x"] * (MOST_SMALL - 1)  # and the last one, which is empty
+    assert content(framed(small, signed, False), len(small), signed, False, step=2**16) == b"".join(small)
+    large = [b"y" * LEAST_CHUNK] * 3
+    whole = b"".join([*small, *large])
+    assert content(framed([*small, *large], signed, False), len(whole), signed, False, step=2**16) == whole
+    with pytest.raises(ChunkFraming, match="more than 1000 chunks"):
+        content(framed([*small, b"x"], signed, False), len(small) + 1, signed, False, step=2**16)
