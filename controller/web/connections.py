@@ -44,6 +44,8 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
     _callback_parser: Any
     _body_receiver: Any
     _websocket: Tunnel | None
+    _task: Any  # which serves the requests of this connection, one of which is the current one
+    _current_request: Any
     _idle_until: float | None  # of the loop's time, None while a request is served
     _timer: asyncio.TimerHandle | None
     _timer_at: float
@@ -143,6 +145,18 @@ class ConnectionProtocol(ASGIProtocol):  # type: ignore[misc]
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), 0)  # errors are always told
         return bool(poll.poll(0))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._task is None:
+            self._let_go()
+        else:
+            self._task.add_done_callback(self._let_go)
+
+    def _let_go(self, _: object = None) -> None:
+        """Let go of all that refers to this connection in turn. It would be kept otherwise, with what has arrived of a
+        body, until the interpreter looks for such cycles, which may be long after thousands of connections."""
+        self._callback_parser = self._body_receiver = self._reply = self._current_request = self._task = None
 
     def _close_transport(self) -> None:
         if not self._closed:

@@ -4,14 +4,17 @@ real connections, with an application of a few lines."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 from gunicorn.asgi import protocol
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
@@ -470,3 +473,60 @@ def test_a_caller_who_does_not_read_the_end_does_not_keep_the_connection(
                 await asyncio.sleep(0.01)
 
     asyncio.run(run())
+
+
+# --- what is left of a connection -------------------------------------------------------------------------------
+
+
+async def wait_for_body(scope: Message, receive: Receive, send: Send) -> None:
+    """Read until the caller has left."""
+    while (await receive())["type"] == "http.request":
+        pass
+
+
+@pytest.mark.parametrize(
+    ("sent", "app"),
+    [
+        (b"", echo),
+        (b"GET / HT", echo),
+        (GET, echo),
+        (GET + GET, echo),
+        (CLOSING, echo),
+        (b"GET / HTTP/1.0\r\nhost: here\r\n\r\n", echo),
+        (b"none at all\r\n\r\n", echo),
+        (POST, wait_for_body),
+        (POST + b"a", wait_for_body),
+        (POST + b"abc", wait_for_body),
+        (b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n", wait_for_body),
+    ],
+)
+def test_nothing_is_left_of_a_connection(sent: bytes, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What refers to itself stays until the interpreter looks for it: after thousands of connections, with what has
+    arrived of their bodies, that were tens of megabytes."""
+    made: list[weakref.ref[ConnectionProtocol]] = []
+
+    class Watched(ConnectionProtocol):
+        def __init__(self, worker: Any) -> None:
+            super().__init__(worker)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(sys.modules[__name__], "ConnectionProtocol", Watched)
+
+    async def run() -> None:
+        async with connected(app) as (_, writer, worker):
+            writer.write(sent)
+            await until(lambda: made)
+        await until(lambda: worker.nr_conns == 0)
+        await until(lambda: not made[0]())
+
+    gc.collect()
+    gc.disable()
+    try:
+        uvloop.run(asyncio.wait_for(run(), 20))
+    finally:
+        gc.enable()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
