@@ -770,7 +770,7 @@ def test_what_waits_takes_as_much_room_before_it_is_taken(guest: SqliteStore, ow
         while True:
             asked = replace(wanted(len(accepted), inputs=large), user=None)
             accepted.append(guest.runs.submit(asked, most=room))
-    owner.runs.take_in()
+    owner.requests.claim(NOW)
     taken = owner.runs.list(DEMO)
     assert {run.id for run in taken} == {run.id for run in accepted}
     assert room.bytes / 2 < sum(len(encode(run)) for run in taken) <= room.bytes
@@ -794,7 +794,7 @@ def test_a_submission_that_is_none_stops_no_other(
 ) -> None:
     as_web(path, "INSERT INTO submissions VALUES ('0', 'demo', ?)", text)
     submitted = guest.runs.submit(wanted(), most=QueueLimits(runs=4, bytes=10**6))
-    owner.runs.take_in()
+    owner.requests.claim(NOW)
     assert owner.runs.get(DEMO, submitted.id) is not None
 
 
@@ -806,7 +806,7 @@ def test_large_submissions_are_taken_a_few_at_once(guest: SqliteStore, owner: Sq
     asked: list[str] = []
     with owner._database.read() as db:
         db.set_trace_callback(asked.append)
-        owner.runs.take_in()
+        owner.requests.claim(NOW)
         db.set_trace_callback(None)
     taken = "\n".join(asked).split("COMMIT")
     assert max(part.count("DELETE FROM submissions") for part in taken) == 3
@@ -831,7 +831,7 @@ def test_runs_are_listed_and_followed_without_large_inputs(
     run = guest.runs.submit(wanted(of=pipeline, inputs=inputs))
     small = guest.runs.submit(wanted(2, of=pipeline))
     if is_taken:
-        owner.runs.take_in()
+        owner.requests.claim(NOW)
     brief = guest.runs.brief(DEMO, run.id)
     assert brief is not None
     assert is_brief(brief)
