@@ -71,8 +71,14 @@ class GuestRuns(RunTable):
                 return found
         return None
 
-    def _one(self, app: AppName, id: str, in_brief: bool) -> Run | None:
-        taken = partial(super()._one, app, id, in_brief)
+    def get(self, app: AppName, id: str) -> Run | None:
+        return self._wherever(app, id, in_brief=False)
+
+    def brief(self, app: AppName, id: str) -> Run | None:
+        return self._wherever(app, id, in_brief=True)
+
+    def _wherever(self, app: AppName, id: str, in_brief: bool) -> Run | None:
+        taken = partial(self._one, app, id, in_brief)
         found = taken() or self._waiting_one(app, id, in_brief) or taken()
         return found and self._as_asked(app, (found,))[0]
 

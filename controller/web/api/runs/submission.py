@@ -86,7 +86,8 @@ def read_submission(body: object, interface: RunInterface) -> SubmittedRun:
         raise SubmissionInvalid(
             [RequestFault("", Localizable("the body must be an object, not {body}", body=json_name(body)))]
         )
-    inputs, outputs = _entries(body, "inputs"), _entries(body, "outputs")
+    inputs = _entries(body, "inputs", len(interface.inputs))
+    outputs = _entries(body, "outputs", len(interface.outputs))
     inputs = [replace(entry, item=_typed(entry.item, interface.inputs)) for entry in inputs]
     found = chain(
         _unknown(body, "", _MEMBERS),
@@ -116,15 +117,17 @@ class _SubmittedEntry:
     data: str
 
 
-def _entries(body: Json, member: str) -> list[_SubmittedEntry]:
-    """Yield the entries of a list, or of a mapping of names to data, its short form."""
+def _entries(body: Json, member: str, declared: int) -> list[_SubmittedEntry]:
+    """Return the entries of a list, or of a mapping of names to data, its short form. Entries are left out only if
+    those before them have as many faults as are told: each one beyond the declared names is unknown, or there twice."""
     given = body.get(member)
+    most = declared + MAX_FAULTS
     if isinstance(given, dict):
-        places = {name: f"/{member}/{escape(name)}" for name in given}
+        places = {name: f"/{member}/{escape(name)}" for name in islice(given, most)}
         return [
             _SubmittedEntry({"name": n, "data": given[n]}, place, place, place) for n, place in places.items()
         ]
-    items = given if isinstance(given, list) else []
+    items = given[:most] if isinstance(given, list) else []
     numbered = ((item, f"/{member}/{i}") for i, item in enumerate(items))
     return [_SubmittedEntry(item, place, f"{place}/name", f"{place}/data") for item, place in numbered]
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from controller.domain.apps.spec import PipelineVar
 from controller.domain.routing.routes import Service
 from controller.domain.runs.run import RunInput, RunOutput
+from controller.serving.fault_texts import MAX_FAULTS
 from controller.web.api.runs.submission import (
     RunInterface,
     SubmissionInvalid,
@@ -353,3 +354,38 @@ def test_whatever_is_sent_is_taken_or_refused(body: object) -> None:
     except SubmissionInvalid as invalid:
         assert invalid.faults
         assert all(fault.pointer == "" or fault.pointer.startswith("/") for fault in invalid.faults)
+
+
+class Watched(dict[str, object]):
+    """Notes how many values are looked at."""
+
+    def __init__(self, values: dict[str, object], looks: list[str]) -> None:
+        super().__init__(values)
+        self.looks = looks
+
+    def __getitem__(self, name: str) -> object:
+        self.looks.append(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: object = None) -> object:
+        self.looks.append(name)
+        return super().get(name, default)
+
+
+@pytest.mark.parametrize("member", ["inputs", "outputs"])
+@pytest.mark.parametrize("is_list", [False, True])
+@pytest.mark.parametrize("name", ["unknown-{}", "data", "report"])
+def test_of_very_many_entries_few_are_looked_at(member: str, is_list: bool, name: str) -> None:
+    """A body of a megabyte has tens of thousands of them; so many faults are told of any."""
+
+    def looks(count: int) -> int:
+        seen: list[str] = []
+        entries: dict[str, object] = {name.format(number): "a/b" for number in range(count)}
+        entries |= {f"x{number}": "a/b" for number in range(count)}
+        listed = [Watched({"name": name.format(number), "data": "a/b"}, seen) for number in range(count)]
+        with pytest.raises(SubmissionInvalid) as caught:
+            read({member: listed if is_list else Watched(entries, seen)})
+        assert len(caught.value.faults) == MAX_FAULTS
+        return len(seen)
+
+    assert looks(200) == looks(20_000)
