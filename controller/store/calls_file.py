@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from controller.store.sqlite import transaction, translated
+from controller.store.sqlite import CACHE, transaction, translated
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +180,7 @@ class CallFile:
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
                 db.execute(f"PRAGMA {pragma}")
             db.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
+            db.execute(f"PRAGMA cache_size = -{CACHE}")
             _create(db)
         except BaseException:
             db.close()

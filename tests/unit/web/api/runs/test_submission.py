@@ -376,7 +376,7 @@ class Watched(dict[str, object]):
 @pytest.mark.parametrize("is_list", [False, True])
 @pytest.mark.parametrize("name", ["unknown-{}", "data", "report"])
 def test_of_very_many_entries_few_are_looked_at(member: str, is_list: bool, name: str) -> None:
-    """A body of a megabyte has tens of thousands of them; so many faults are told of any."""
+    """A body of a megabyte has tens of thousands of them, of which a hundred faults are reported."""
 
     def looks(count: int) -> int:
         seen: list[str] = []
