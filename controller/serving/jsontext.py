@@ -30,7 +30,9 @@ from .texts import Text
 MAX_DEPTH = 100
 MAX_DIGITS = 4300  # of an integer: to read one takes the square of its length
 LARGE = 10_000  # bytes of a text, and numbers of a list, from which on orjson is worth its checks
-STEP, LONG_STEP = 2**14, 2**15  # numbers that are written at once, by Python's own code and by orjson
+#: Numbers that are written at once: by Python's own code, and by orjson of a list and of an array. A part of a list is
+#: a copy, a part of an array refers to it.
+STEP, LIST_STEP, ARRAY_STEP = 2**14, 2**17, 2**15
 _CONTAINERS = frozenset({list, dict})
 _PLAIN = frozenset({str, int, bool, type(None)})
 
@@ -210,7 +212,7 @@ def _encode_many(numbers: Any) -> bytes:
 
 def encode_in_pieces(numbers: Any) -> list[Union[bytes, memoryview]]:
     """Like ``encode_numbers``, in pieces: an encoder takes several times the memory of what it writes at once."""
-    step = LONG_STEP if _orjson is not None else STEP
+    step = STEP if _orjson is None else LIST_STEP if isinstance(numbers, list) else ARRAY_STEP
     if len(numbers) <= 2 * step:
         return [encode_numbers(numbers)]
     pieces: list[Union[bytes, memoryview]] = [b"["]

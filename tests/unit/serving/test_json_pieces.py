@@ -171,5 +171,5 @@ def test_what_is_left_behind_the_last_whole_piece_is_written_by_the_same_encoder
     codec = kept_orjson()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsontext, "_orjson", codec)
-        numbers = [1e16] * (3 * jsontext.LONG_STEP + more)
+        numbers = [1e16] * (3 * jsontext.LIST_STEP + more)
         assert b"".join(jsontext.encode_in_pieces(numbers)) == codec.dumps(numbers)
