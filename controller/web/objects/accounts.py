@@ -40,6 +40,7 @@ from controller.web.objects.chunks import ChunkedReader, ChunkFraming, ChunkSign
 from controller.web.objects.reservations import Reservations
 from controller.web.objects.s3 import (
     MAX_XML,
+    DeleteRequest,
     S3Error,
     S3Operation,
     S3Request,
@@ -121,7 +122,8 @@ class AccountApi:
         except S3Error as error:
             _refuse(caller, request, error)
         except RequestRefused as refused:
-            status, code = _REFUSALS.get(refused.problem.kind, (refused.problem.code, "InternalError"))
+            otherwise = (refused.problem.code, str(refused.problem.extra.get("code", "InternalError")))
+            status, code = _REFUSALS.get(refused.problem.kind, otherwise)
             _refuse(caller, request, S3Error(status, code, refused.problem.detail))
         except ControllerError as error:
             log.warning("the storage failed: %s", error, extra={"reason": error.reason})
@@ -185,8 +187,13 @@ class AccountApi:
         async def allowed() -> None:
             if not room.upload:  # parts are nothing yet
                 await self._require_settled(ask.bucket, [ask.key])
+                await self._require_condition(ask, room.pending)
 
         async with self._given_back(ask, room) as stored:
+            if not room.upload:  # before a large body is sent in vain
+                await self._require_condition(ask)
+            if not length:
+                await allowed()
             digest = payload if chunks is None and _DIGEST.fullmatch(payload) else UNSIGNED
             connection = await self._send(access, ask, length=length, payload=digest)
             with self._requests.connected(connection, access) as storage:
@@ -198,7 +205,10 @@ class AccountApi:
     async def _copy(
         self, caller: CallerConnection, request: ObjectRequest, ask: S3Request, access: StorageAccess
     ) -> None:
-        async with self._given_back(ask, await self._room_of_copy(ask)) as stored:
+        room = await self._room_of_copy(ask)
+        async with self._given_back(ask, room) as stored:
+            if not room.upload:
+                await self._require_condition(ask, room.pending)
             with self._requests.connected(await self._send(access, ask), access) as storage:
                 body = await whole(storage)
                 _check(storage, body)
@@ -261,8 +271,18 @@ class AccountApi:
             await self._require_settled(ask.bucket, deletion.keys)
         elif ask.operation is S3Operation.COMPLETE:
             body = rebuilt_completion(await _short_body(caller, request, payload))
-        if ask.operation in (S3Operation.COMPLETE, S3Operation.DELETE):
-            await self._require_settled(ask.bucket, [ask.key])
+        async with self._changed(ask):
+            await self._pass_on(caller, request, ask, access, body, deletion)
+
+    async def _pass_on(
+        self,
+        caller: CallerConnection,
+        request: ObjectRequest,
+        ask: S3Request,
+        access: StorageAccess,
+        body: bytes,
+        deletion: DeleteRequest | None,
+    ) -> None:
         with self._requests.connected(await self._send(access, ask, body), access) as storage:
             if ask.operation is S3Operation.GET and storage.status in (200, 206):
                 await _give(caller, request, storage)
@@ -304,6 +324,27 @@ class AccountApi:
         return await self._requests.send(
             access, signer, method, ask.bucket, ask.key, query, headers, body, length, payload
         )
+
+    @asynccontextmanager
+    async def _changed(self, ask: S3Request) -> AsyncIterator[None]:
+        """Check what has to hold before an object is made of parts or deleted, and let others with a condition see
+        that it changes until that has happened. Raises RequestRefused."""
+        if ask.operation not in (S3Operation.COMPLETE, S3Operation.DELETE):
+            yield
+            return
+        await self._require_settled(ask.bucket, [ask.key])
+        if ask.condition is None:
+            yield
+            return
+        arrival = await self._in_thread(self._reservations.put, ask.bucket, ask.key, 0)
+        async with self._given_back(ask, _Room(pending=arrival)):
+            await self._require_condition(ask, arrival)
+            yield
+
+    async def _require_condition(self, ask: S3Request, arrival: Arrival | None = None) -> None:
+        if ask.condition is not None:
+            where = (ask.bucket, ask.key, ask.condition, arrival)
+            await self._in_thread(self._reservations.require_condition, *where)
 
     async def _require_settled(self, bucket: str, keys: Iterable[str]) -> None:
         await self._in_thread(self._reservations.require_settled, bucket, keys)
@@ -519,8 +560,9 @@ def _answered(storage: UpstreamConnection, but: bytes = b"") -> list[Header]:
 
 def _begin(caller: CallerConnection, request: ObjectRequest, status: int, headers: list[Header]) -> None:
     """A signed address may be opened in a browser: what an app has stored is not a page of this host there
-    either. How long caches keep it is the app's own business."""
-    told = {name for name, _ in headers}
+    either. How long caches keep it is the app's own business: a 304 in which the storage leaves that out changes
+    nothing of what the cache was told with the object."""
+    told = {name for name, _ in headers} | ({b"cache-control"} if status == 304 else set())
     safe = [header for header in header_fields.SAFE if header[0] not in told]
     caller.begin(status, [*headers, *safe, (b"x-amz-request-id", request.identity)])
 

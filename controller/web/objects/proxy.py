@@ -38,6 +38,7 @@ from controller.web.objects import header_fields
 from controller.web.objects.accounts import AccountApi, is_signed
 from controller.web.objects.caller import CallerConnection, ObjectRequest
 from controller.web.objects.checksums import Claim, Malformed, Mismatch, claim_of, compared
+from controller.web.objects.conditions import condition_of
 from controller.web.objects.reservations import TELL, Reservations
 from controller.web.objects.storage import StorageRequests, whole
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
@@ -192,12 +193,21 @@ class ObjectProxy:
         claim = _claim(passed, length)
         arrival = await self._in_thread(self._reservations.admit, link, length)
         done = False
+        condition = None if link.upload else condition_of(request.headers)  # parts are nothing yet
 
         async def allowed() -> None:
-            if not link.upload:  # parts are nothing yet
+            if not link.upload:
                 await self._in_thread(self._reservations.require_settled, link.bucket, [link.key])
+            if condition is not None:
+                await self._in_thread(
+                    self._reservations.require_condition, link.bucket, link.key, condition, arrival
+                )
 
         try:
+            if condition is not None:  # before a large body is sent in vain
+                await self._in_thread(self._reservations.require_condition, link.bucket, link.key, condition)
+            if not length:  # the storage has all of it with the header
+                await allowed()
             sent = await self._requests.send(
                 access, _signer(access), "PUT", link.bucket, link.key, _part(link), passed, length=length
             )

@@ -22,6 +22,7 @@ from controller.domain.storage.box import Arrival, BoxRecord, BoxState, BoxUsage
 from controller.domain.storage.links import ObjectLink
 from controller.ports import Store
 from controller.web.api.files.publications import require_all_settled, require_settled
+from controller.web.objects.conditions import WriteCondition
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.storage import StorageClient
 
@@ -68,6 +69,22 @@ class Reservations:
         """Refused if a run is publishing into a group of one of them. Asked before something begins, and of
         what takes its time once more before its end."""
         require_all_settled(self.store, self.record(bucket), keys, time.time())
+
+    def require_condition(
+        self, bucket: str, key: str, condition: WriteCondition, arrival: Arrival | None = None
+    ) -> None:
+        """Refuse a write whose condition does not hold. With the `arrival` of its body it is asked right before the
+        last byte goes to the storage, and decides between callers: what began earlier for that name may be stored at
+        any moment, so the caller is to try again; what began later finds this arrival. So of several that ask for the
+        same, through any number of workers, one succeeds at most."""
+        if arrival is not None:
+            coming = self.store.boxes.arriving(bucket, "", time.time())
+            if any(each.key == key and each.id < arrival.id for each in coming):
+                raise RequestRefused(_not_met("Another request writes this object now.", 409))
+        found = self.storage.objects().stat(bucket, key)
+        if not condition.holds(found.etag if found else None):
+            what = "There is no such object." if found is None else f'The object has the ETag "{found.etag}".'
+            raise RequestRefused(_not_met(what, 412))
 
     def record(self, bucket: str) -> BoxRecord:
         """Return the record of a declared box."""
@@ -208,6 +225,15 @@ def full(record: BoxRecord, usage: BoxUsage, size: int) -> HttpProblem:
     )
     numbers = {"capacity": usage.capacity, "used": usage.used, "pending": usage.pending}
     return HttpProblem(ProblemKind.BOX_FULL, detail, extra={**numbers, "free": usage.free, "size": size})
+
+
+def _not_met(detail: str, status: int) -> HttpProblem:
+    title, code = (
+        ("Precondition failed", "PreconditionFailed")
+        if status == 412
+        else ("Another write is under way", "ConditionalRequestConflict")
+    )
+    return HttpProblem(ProblemKind.HTTP, detail, status=status, title=title, extra={"code": code})
 
 
 def _no_upload() -> HttpProblem:

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote_to_bytes
 from xml.sax.saxutils import escape
 
 from controller.domain.storage.links import LinkInvalid, check_key, path_of, read_path
+from controller.web.objects.conditions import WriteCondition, condition_of
 from controller.web.objects.header_fields import CHECKSUMS, CONDITIONS, GET_FIELDS, is_acted_on, without_range
 
 MAX_XML = 2 * 2**20  # bytes of a body that is read whole
@@ -91,6 +92,8 @@ FORMS: Mapping[tuple[str, bool], tuple[OperationForm, ...]] = {
     ("POST", True): (_form(S3Operation.BEGIN, "uploads"), _form(S3Operation.COMPLETE, "uploadId")),
     ("DELETE", True): (_form(S3Operation.ABORT, "uploadId"), _form(S3Operation.DELETE)),
 }
+#: Operations after which an object is another one, or none.
+_CONDITIONAL = frozenset((S3Operation.PUT, S3Operation.COPY, S3Operation.COMPLETE, S3Operation.DELETE))
 _COPIES = {S3Operation.PUT: S3Operation.COPY, S3Operation.PUT_PART: S3Operation.COPY_PART}
 #: Names in a query that do not concern the storage: SDKs name the operation, and links are signed there.
 _ASIDE = frozenset(
@@ -145,7 +148,8 @@ _AS_IT_IS = {"x-amz-acl": ("private", "bucket-owner-full-control"), "x-amz-stora
 
 @dataclass(frozen=True)
 class S3Request:
-    """A request that may be passed on. `query` is that for the storage; `source` bucket and key to copy from."""
+    """A request that may be passed on. `query` is that for the storage; `source` bucket and key to copy from;
+    `condition` that of an object that is written or deleted."""
 
     operation: S3Operation
     bucket: str
@@ -153,6 +157,7 @@ class S3Request:
     query: Mapping[str, str]
     headers: dict[str, str] = field(default_factory=dict)
     source: tuple[str, str] | None = None
+    condition: WriteCondition | None = None
 
     @property
     def path(self) -> str:
@@ -213,7 +218,8 @@ def read_request(
         _check_place(asked.get(name, ""), token=name == "continuation-token")
     if asked.get("delimiter", "") not in ("", "/"):
         raise S3Error(501, "NotImplemented", "The delimiter is a slash.")
-    return S3Request(operation, bucket, key, asked, _headers(operation, headers, source), source)
+    condition = condition_of(headers) if operation in _CONDITIONAL else None
+    return S3Request(operation, bucket, key, asked, _headers(operation, headers, source), source, condition)
 
 
 def read_source(text: str) -> tuple[str, str]:

@@ -145,6 +145,81 @@ def test_objects(container: Container) -> None:
     assert b"LocationConstraint" in container.ask("GET", f"/{BUCKET}", {"location": ""}).body
 
 
+def test_what_a_cache_was_told_is_not_taken_back(container: Container) -> None:
+    path = path_of(BUCKET, "a")
+    for told in ({}, {"cache-control": "max-age=60"}):
+        etag = container.put("a", b"hello", **told).headers["etag"]
+        whole = container.get("a").headers["cache-control"]
+        assert whole == told.get("cache-control", "private, no-store")
+        same = container.ask("GET", path, headers={"if-none-match": etag})
+        assert (same.status, same.headers.get("cache-control", whole)) == (304, whole)
+
+
+def test_writes_with_conditions(container: Container) -> None:
+    """What every storage answers, also one that knows no conditions of writes."""
+    path, source = path_of(BUCKET, "a"), {"x-amz-copy-source": path_of(BUCKET, "source")}
+    container.put("source", b"copied")
+    new, there, other = {"if-none-match": "*"}, {"if-match": "*"}, {"if-match": '"other"'}
+    for body in (b"", b"hello", bytes(3 * MEBIBYTE)):
+        assert container.put("a", body, **there).status in (404, 412)
+        assert container.put("a", body, **new).status == 200
+        etag = container.get("a").headers["etag"]
+        for refused in (new, other, {"if-none-match": etag}):
+            for reply in (
+                container.put("a", b"another", **refused),
+                container.put("a", b"", **refused),
+                container.ask("PUT", path, {}, FRAMED, {**FRAMED_FIELDS, **refused}, FRAMED_PAYLOAD),
+                container.ask("PUT", path, headers={**source, **refused}),
+                container.ask("DELETE", path, headers=refused),
+                complete(container, "a", refused),
+            ):
+                assert (reply.status, code(reply)) == (412, "PreconditionFailed")
+        assert container.get("a").body == body
+        for allowed in ({"if-match": etag}, there, {"if-none-match": '"other"'}):
+            assert container.put("a", body, **allowed).status == 200
+        assert container.ask("PUT", path, headers={**source, "if-match": etag}).status == 200
+        assert container.get("a").body == b"copied"
+        etag = container.get("a").headers["etag"]
+        assert complete(container, "a", {"if-match": etag}).status == 200
+        assert container.get("a").body == b"part"
+        etag = container.get("a").headers["etag"]
+        assert container.ask("DELETE", path, headers={"if-match": etag}).status == 204
+        assert container.get("a").status == 404
+
+
+def complete(container: Container, key: str, headers: dict[str, str]) -> Reply:
+    path, upload = path_of(BUCKET, key), begin(container, key)
+    part = container.ask("PUT", path, {"uploadId": upload, "partNumber": "1"}, b"part").headers["etag"]
+    done = f"<Part><PartNumber>1</PartNumber><ETag>{part}</ETag></Part>"
+    whole = f"<CompleteMultipartUpload>{done}</CompleteMultipartUpload>".encode()
+    return container.ask("POST", path, {"uploadId": upload}, whole, headers)
+
+
+@pytest.mark.parametrize("size", [0, 5, 3 * MEBIBYTE])
+def test_of_many_who_make_the_same_object_one_succeeds(container: Container, size: int) -> None:
+    """Whatever they send, and while others wait before their last byte."""
+    bodies = [bytes((number,)) * size for number in range(12)]
+    with ThreadPoolExecutor(len(bodies)) as threads:
+        replies = list(threads.map(lambda body: container.put("a", body, **{"if-none-match": "*"}), bodies))
+    made = [body for body, reply in zip(bodies, replies, strict=True) if reply.status == 200]
+    assert len(made) == 1
+    assert container.get("a").body == made[0]
+    refused = {(reply.status, code(reply)) for reply in replies if reply.status != 200}
+    assert refused <= {(412, "PreconditionFailed"), (409, "ConditionalRequestConflict")}
+
+
+def test_a_condition_is_judged_at_the_last_byte(container: Container) -> None:
+    def overtake() -> None:
+        assert container.ask("PUT", path, {}, b"other").status == 200
+
+    path = path_of(BUCKET, "a")
+    reply = container.ask("PUT", path, {}, b"hello", {"if-none-match": "*"}, before_last=overtake)
+    assert (reply.status, code(reply)) == (412, "PreconditionFailed")
+    etag = container.get("a").headers["etag"]
+    reply = container.ask("PUT", path, {}, b"hello", {"if-match": etag}, before_last=overtake)
+    assert reply.status == 200, "it has become what it was"
+
+
 def test_uploads_in_parts(container: Container) -> None:
     path, content = path_of(BUCKET, "large"), os.urandom(6 * MEBIBYTE)
     upload = begin(container)

@@ -403,6 +403,25 @@ def test_what_s3_s_clients_send_with_links(files: Files) -> None:
     assert ask("GET", link, headers={"Range": f"bytes={len(content) + 5}-"}).status == 416
 
 
+@pytest.mark.parametrize("content", [b"", b"little", bytes(MEBIBYTE)], ids=["empty", "little", "large"])
+def test_uploads_with_conditions(files: Files, content: bytes) -> None:
+    """What every storage answers, also one that knows no conditions of writes."""
+    link = put_link(files, "data/g/new")
+    assert ask("PUT", link, content, {"If-Match": "*"}).status in (404, 412)
+    with ThreadPoolExecutor(8) as threads:
+        replies = list(threads.map(lambda _: ask("PUT", link, content, {"If-None-Match": "*"}), range(8)))
+    assert sorted({reply.status for reply in replies} - {409}) in ([200], [200, 412])
+    assert [reply.status for reply in replies].count(200) == 1
+    etag = ask("GET", get_link(files, "data/g/new")).headers["etag"]
+    for refused in ({"If-None-Match": "*"}, {"If-None-Match": etag}, {"If-Match": '"other"'}):
+        reply = ask("PUT", link, b"another", refused)
+        assert (reply.status, reply.json["code"]) == (412, "PreconditionFailed")
+    assert files.get("data/g/new") == content
+    assert ask("PUT", link, b"another", {"If-Match": etag}).status == 200
+    assert files.get("data/g/new") == b"another"
+    assert not files.web.store.boxes.arriving(BUCKET, "", time.time()), "what was refused keeps no room"
+
+
 @pytest.mark.parametrize("name", CHECKSUMS)
 @pytest.mark.parametrize("kind", ["put", "part"])
 def test_checksums_of_the_header_are_compared(files: Files, kind: str, name: str) -> None:

@@ -3,6 +3,7 @@ order of what may happen to bodies that are on their way."""
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +18,7 @@ from controller.domain.storage.box import Arrival, BoxRecord, Part, PendingUploa
 from controller.domain.storage.links import ObjectLink
 from controller.ports import Boxes
 from controller.store import SqliteStore
+from controller.web.objects.conditions import ANY, WriteCondition
 from controller.web.objects.reservations import Reservations, together
 from controller.web.problems import ProblemKind, RequestRefused
 from controller.web.storage import StorageClient
@@ -75,6 +77,36 @@ def test_bodies_through_several_workers_share_one_room(tmp_path: Path) -> None:
             "what was stored counts before it was measured"
         )
         one.stored(one.admit(link("a"), 60))
+
+
+NEW = WriteCondition(none_match=frozenset((ANY,)))
+
+
+def not_met(rooms: Reservations, arrival: Arrival | None, condition: WriteCondition = NEW) -> int:
+    """Return the status of the refusal, or 0 if the write may go on."""
+    try:
+        rooms.require_condition(BUCKET, KEY, condition, arrival)
+    except RequestRefused as refused:
+        return refused.problem.code
+    return 0
+
+
+def test_of_writes_with_a_condition_the_earliest_goes_on(tmp_path: Path) -> None:
+    with closing(Workers(tmp_path)) as workers:
+        one, other = workers.rooms
+        elsewhere = one.admit(link("b"), 1)
+        first, second, third = one.admit(link(), 1), other.admit(link(), 1), one.admit(link(), 1)
+        assert [not_met(other, each) for each in (None, first, second, third)] == [0, 0, 409, 409]
+        one.failed(first)
+        assert [not_met(one, each) for each in (second, third)] == [0, 409]
+        workers.objects.put(BUCKET, KEY, io.BytesIO(b"x"), 1)
+        other.stored(second)
+        assert [not_met(one, each) for each in (third, None)] == [412, 412]
+        found = workers.objects.stat(BUCKET, KEY)
+        assert found is not None
+        same, changed = (WriteCondition(match=frozenset((tag,))) for tag in (found.etag, "other"))
+        assert (not_met(one, third, same), not_met(one, third, changed)) == (0, 412)
+        one.failed(elsewhere)
 
 
 def test_parts_through_several_workers_share_one_upload(tmp_path: Path) -> None:
