@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -23,6 +23,10 @@ LEFTOVERS = ("**/*.lock", "objects/pack/pack_git2_*", "objects/pack/tmp_*", "obj
 #: Every fetch adds a pack, and reading searches all of them.
 MAX_PACKS = 50
 SMALL_PACK = 64 * 2**20  # bytes
+#: Objects in files of their own, which `copying` makes of those that nobody has packed.
+MAX_LOOSE = 2000
+SMALL_LOOSE = 2**20  # bytes
+_HEX = "[0-9a-f]"
 
 
 class Clones:
@@ -103,25 +107,37 @@ class Clones:
 
     @staticmethod
     def compact(clone: pygit2.Repository) -> None:
-        """Combine many packs into one. Hold the lock. Readers keep the old files open, and find the new one.
-        Large packs stay: compressing one again takes minutes, and there are few.
+        """Combine many packs into one, and many objects that lie in files of their own into another. Hold the lock.
+        Readers keep the old files open, and find the new one. Large ones stay: compressing them again takes
+        minutes, and there are few.
         """
-        folder = Path(clone.path, "objects", "pack")
-        small = [pack for pack in folder.glob("pack-*.pack") if pack.stat().st_size <= SMALL_PACK]
-        if len(small) <= MAX_PACKS:
-            return
+        folder = Path(clone.path, "objects")
+        packs = [path for path in (folder / "pack").glob("pack-*.pack") if path.stat().st_size <= SMALL_PACK]
+        if len(packs) > MAX_PACKS and _packed_again(clone, _objects(packs, folder / "pack")):
+            for pack in packs:
+                pack.with_suffix(".idx").unlink()
+                pack.unlink()
+        loose = {
+            pygit2.Oid(hex=path.parent.name + path.name): path
+            for path in folder.glob(f"{_HEX * 2}/{_HEX * 38}")
+            if path.stat().st_size <= SMALL_LOOSE
+        }
+        if len(loose) > MAX_LOOSE and _packed_again(clone, loose):
+            for path in loose.values():
+                path.unlink()
 
-        objects = _objects(small, folder)
 
-        def choose(builder: pygit2.PackBuilder) -> None:
-            for each in objects:
-                builder.add(each)
+def _packed_again(clone: pygit2.Repository, objects: Collection[pygit2.Oid]) -> bool:
+    """Write the objects into a new pack. Return True if all of them are in it, so that their old places may go."""
 
-        if not objects or clone.pack(pack_delegate=choose) != len(objects):
-            return  # objects that are not in the new pack must not be removed with the old ones
-        for pack in small:
-            pack.with_suffix(".idx").unlink()
-            pack.unlink()
+    def choose(builder: pygit2.PackBuilder) -> None:
+        for each in objects:
+            builder.add(each)
+
+    folder = Path(clone.path, "objects", "pack")
+    before = set(folder.glob("*.pack"))
+    # A pack has the name of what is in it: where there was one of this name, nothing is new.
+    return clone.pack(pack_delegate=choose) == len(objects) > 0 and set(folder.glob("*.pack")) > before
 
 
 def _initialise(place: Path) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pygit2.enums import ObjectType
 
 from controller.adapters.git import GitSources, tree
+from controller.adapters.git.clones import MAX_LOOSE
 from controller.adapters.git.copying import LARGE, copy
 from controller.adapters.git.faults import CloneDamaged
 from controller.config import GitSettings
@@ -399,6 +400,37 @@ def test_what_is_put_in_place_is_there_with_all_that_it_needs(
 def check_whole(clone: pygit2.Repository, commit: str) -> None:
     if pygit2.Oid(hex=commit) in clone.odb:
         tree.check_complete(clone, commit)
+
+
+def test_many_objects_without_a_pack_get_one(server: Server) -> None:
+    """A copy of a repository with large files leaves small ones as they lie there: also those of odd commits."""
+    large = server.blob(os.urandom(2 * LARGE))
+
+    def commit(number: int, header: bytes = b"author Ada 1 +0\n") -> Revision:
+        names = [
+            (b"100644", b"%04d-%d" % (n, number), server.blob(b"%d %d" % (n, number))) for n in range(900)
+        ]
+        entries = [(b"100644", b"a.yaml", server.blob()), (b"100644", b"large-%d" % number, large)]
+        server.commit(header, tree=server.tree(*names, *entries))
+        server.blob(os.urandom(2 * LARGE))  # of another branch: the repository is copied at each fetch
+        return server.fetch()
+
+    def loose() -> list[Path]:
+        return list((server.clones / "demo.git" / "objects").glob("??/*"))
+
+    revisions = [commit(0)]
+    identity = server.identity()
+    counts = [len(loose())]
+    for number in range(1, 5):
+        revisions.append(commit(number))
+        counts.append(len(loose()))
+    assert counts[1] > 1800
+    assert max(counts) <= MAX_LOOSE + 1
+    assert counts[2] == 1, "the large one"
+    assert server.identity() == identity
+    for revision in revisions:
+        assert server.read(revision) == {"a.yaml": MANIFEST}
+    assert_closed(pygit2.Repository(str(server.clones / "demo.git")))
 
 
 def test_all_that_is_copied_counts_together(server: Server) -> None:
