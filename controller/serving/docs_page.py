@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .jsontext import dumps
+from .plain_json import dumps
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "

@@ -6,10 +6,7 @@ and sequences of any kind; NaN and infinities become null.
 
 The standard library does all of it. Where there is orjson (``native``), ``accelerate`` makes it read large texts and
 write long lists of numbers, with the same values: what it would take or refuse otherwise than the standard library is
-left to that. Large arrays of numbers are read by pieces (``json_pieces``), whichever of them reads.
-
-Functions of ``json`` are imported by name, before the developers' code, which may replace those of the module. What the
-library imports later takes them from here."""
+left to that. Large arrays of numbers are read by pieces (``json_pieces``), whichever of them reads."""
 
 from __future__ import annotations
 
@@ -17,14 +14,12 @@ import math
 import sys
 from collections.abc import Mapping
 from itertools import chain
-from json import JSONDecoder, JSONEncoder
-from json import dumps as dumps
-from json import loads as loads
 from typing import Any, NoReturn, Optional, Union
 
 from . import json_pieces, native, number_lists
 from .arrays import plain
 from .native import JsonCodec
+from .plain_json import Decoder, Encoder, dumps
 from .texts import Text
 
 MAX_DEPTH = 100
@@ -179,13 +174,14 @@ def _is_bounded() -> bool:
     return 0 < limit <= MAX_DIGITS
 
 
-_decoder = JSONDecoder(parse_constant=_no_constant, parse_int=None if _is_bounded() else _bounded_int)
+_decoder = Decoder(parse_constant=_no_constant, parse_int=None if _is_bounded() else _bounded_int)
 
 
 def encode(value: Any) -> bytes:
     """A value as JSON. Raises ValueError or TypeError, with words for people, if JSON cannot carry it."""
     try:
-        return _encoder.encode(value).encode()
+        text: str = _encoder.encode(value)
+        return text.encode()
     except (ValueError, TypeError, RecursionError):
         # NaN, keys of numpy's types, or lone surrogates, which JSON can escape and UTF-8 cannot carry.
         return _encode_slowly(value)
@@ -239,7 +235,7 @@ def _default(value: Any) -> Any:
     return found
 
 
-_encoder = JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_default)
+_encoder = Encoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_default)
 
 
 def _finite(value: Any) -> Any:

@@ -11,10 +11,10 @@ import mmap
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from json import dumps
 
 from .http1 import REASONS, HttpResponse
 from .native import ORIGINS
+from .plain_json import dumps
 
 CODES = tuple(REASONS)
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

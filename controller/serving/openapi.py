@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from .datatypes import NUMBERS, Datatype
 from .forms import Form
-from .jsontext import loads
+from .plain_json import loads
 from .refusals import STATUSES
 from .shapes import MAX_RANK
 from .signature import Signature, Variable

@@ -7,9 +7,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from json import dumps
 from typing import Any, Optional
 
+from .plain_json import dumps
 from .texts import Text, as_document, joined
 
 CONTENT_TYPE = "application/problem+json"

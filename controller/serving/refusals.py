@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
-from json import dumps
 from typing import Any, Optional
 
 from . import problems
+from .plain_json import dumps
 from .problems import ServingProblem
 
 #: What a function may say of a request. The others belong to HTTP itself, and to the gateway, which admits callers.

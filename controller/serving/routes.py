@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from json import dumps
 from typing import Any, Optional
 
 from . import http1, problems
@@ -16,6 +15,7 @@ from .loading import InferenceFunction
 from .metrics import ProcessMetrics, SharedMetrics
 from .oip import MODEL_VERSION, OpenInference
 from .openai import COMPLETIONS, MODELS, OpenAIChat
+from .plain_json import dumps
 from .predict import Predictor
 from .problems import ServingProblem
 

@@ -11,12 +11,12 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from json import dumps
 from typing import Any, Optional
 
 from .arrays import plain
 from .datatypes import FP64_MAX, whole
 from .fault_texts import MAX_FAULTS, escape, json_name, quoted, shown
+from .plain_json import dumps
 from .problems import RequestFault
 from .texts import Text
 

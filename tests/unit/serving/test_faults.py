@@ -323,9 +323,21 @@ def test_a_worker_whose_supervisor_was_killed_ends(serve: Serve, tmp_path: pathl
     server.wait_until_gone(worker)
 
 
-def test_a_function_may_replace_what_is_in_json(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        "json.dumps = json.loads",
+        "json.JSONEncoder = json.JSONDecoder",
+        "json.encoder.JSONEncoder = json.decoder.JSONDecoder",
+        "json.JSONEncoder.encode = json.JSONEncoder.iterencode = json.JSONEncoder.default",
+        "json.JSONDecoder.decode = json.JSONDecoder.raw_decode",
+        "json.JSONEncoder.__init__ = json.JSONDecoder.__init__",
+        "json._default_encoder = json._default_decoder",
+    ],
+)
+def test_a_function_may_replace_what_is_in_json(serve: Serve, replaced: str) -> None:
     source = text_function(
-        'json.dumps = json.loads = None\nreturn {"text": inputs[0]["data"]}', before="import json"
+        f'{replaced} = None\nreturn {{"text": inputs[0]["data"]}}', before="import json, json.encoder"
     )
     server = serve(source).ready()
     assert server.post(text()).outputs == {"text": "hi"}
