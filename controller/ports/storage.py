@@ -40,11 +40,15 @@ class Objects(Protocol):
         """Return None if there is no such object or bucket."""
 
     def page(
-        self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
+        self, bucket: str, prefix: str = "", after: str = "", limit: int = 0, folders: bool = False
     ) -> ObjectPage:
         """Return objects whose key starts with `prefix` and is greater than `after`, at most `limit`
         (1..1000) objects and prefixes together. With `folders`, keys with the same part up to the next `/`
-        after `prefix` are one prefix."""
+        after `prefix` are one prefix.
+
+        A page shows all that was written before it was asked for. Without `limit` the page has some hundred
+        objects, and a thread that reads on from its end may see what was there at the first page: it is
+        for callers who read all pages at once."""
 
     def open(self, bucket: str, key: str, etag: str = "") -> AbstractContextManager[Iterator[bytes]]:
         """Yield the content in pieces. Raises Stalled `ObjectMissing`; with `etag` also Stalled

@@ -278,6 +278,7 @@ class GatewayApp:
             transfers,
             tracer,
             settings.tracing.trust_callers,
+            is_embedded=settings.storage.backend == "embedded",
         )
         self.objects = ObjectListener(self._object_proxy)
         application = create_app(store, settings, self._storage)

@@ -111,14 +111,16 @@ def keys(objects: Objects, bucket: str, prefix: str = "") -> list[str]:
     return [found.key for found in objects.page(bucket, prefix).objects]
 
 
-def walk(objects: Objects, bucket: str, prefix: str, limit: int, folders: bool = False) -> list[str]:
+def walk(
+    objects: Objects, bucket: str, prefix: str, limit: int, folders: bool = False, start: str = ""
+) -> list[str]:
     """Names of a listing in pages, in the order in which they come."""
     names: list[str] = []
-    after: str | None = ""
+    after: str | None = start
     while after is not None:
         page = objects.page(bucket, prefix, after, limit, folders)
         found = sorted([*(each.key for each in page.objects), *page.prefixes])
-        assert len(found) <= limit
+        assert len(found) <= (limit or 1000)
         names += found
         after = page.next
     return names
@@ -378,6 +380,23 @@ def test_pages_are_in_the_order_of_utf8_and_lose_nothing(objects: Objects, bucke
     assert walk(objects, bucket, "a", limit) == [key for key in sorted(ADVERSARIAL) if key.startswith("a")]
 
 
+@pytest.mark.parametrize("folders", [False, True])
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_a_page_shows_what_was_written_before(
+    objects: Objects, bucket: str, limit: int, folders: bool
+) -> None:
+    """Even if others have listed to that place earlier, and did not go on."""
+    put_all(objects, bucket, [f"g/{n}" for n in range(0, 40, 2)])
+    ends = [objects.page(bucket, "g/", "", limit, folders).next for _ in range(3)]
+    objects.put(bucket, "g/7", io.BytesIO(b"new"), 3)
+    objects.put(bucket, "g/8", io.BytesIO(b"another"), 7)
+    there = sorted([*(f"g/{n}" for n in range(0, 40, 2)), "g/7"])
+    for end in ends:
+        assert end is not None
+        assert walk(objects, bucket, "g/", limit, folders, end) == [key for key in there if key > end]
+    assert walk(objects, bucket, "g/", limit, folders) == there
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
 def test_folders_in_pages_come_once(objects: Objects, bucket: str, limit: int) -> None:
     put_all(objects, bucket, ADVERSARIAL)
@@ -432,6 +451,19 @@ def test_thousands_of_keys(crowded: tuple[Objects, str, list[str]], limit: int) 
     assert walk(objects, bucket, "", limit) == there
     groups = walk(objects, bucket, "users/u/file_groups/h/", limit, folders=True)
     assert groups == sorted(f"users/u/file_groups/h/{n}/" for n in range(100))
+
+
+def test_who_reads_all_pages_sees_what_was_written_before_the_first(
+    crowded: tuple[Objects, str, list[str]],
+) -> None:
+    objects, bucket, there = crowded
+    more = [f"users/u/file_groups/g/1500-{number}" for number in range(3)]
+    for number, key in enumerate(more):
+        assert objects.page(bucket).next
+        assert objects.page(bucket, limit=1000).next
+        objects.put(bucket, key, io.BytesIO(b"new"), 3)
+        assert walk(objects, bucket, "", 0) == sorted(there + more[: number + 1])
+    objects.remove(bucket, more)
 
 
 def test_the_last_page_knows_that_it_is_the_last(crowded: tuple[Objects, str, list[str]]) -> None:

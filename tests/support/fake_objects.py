@@ -173,8 +173,9 @@ class FakeObjects(_Switches):
             raise
 
     def page(
-        self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
+        self, bucket: str, prefix: str = "", after: str = "", limit: int = 0, folders: bool = False
     ) -> ObjectPage:
+        limit = limit or 1000
         assert 1 <= limit <= 1000
         with self._request(bucket) as objects:
             entries: dict[str, StoredObject | None] = {}

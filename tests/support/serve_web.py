@@ -23,7 +23,7 @@ from tests.support.ports import free_port
 def with_web(state: Path, **options: Any) -> None:
     """What differs from the usual for the process that is started on this state: options of WebSettings, `oidc` as in
     the configuration, `calls` with those of CallSettings, `tracing` with those of TracingSettings,
-    and `access` with those of the access log."""
+    `access` with those of the access log, and the `backend` of the storage."""
     state.mkdir(parents=True, exist_ok=True)
     (state / "options.json").write_text(json.dumps(options))
 
@@ -37,7 +37,7 @@ def settings_of(state: Path) -> Settings:
     tracing = TracingSettings(**more.pop("tracing", {}))
     access = more.pop("access", {})
     web = WebSettings(workers=2, admin_token=Secret("letmein-token"), max_body=2**20, trust_loopback=True)
-    storage = StorageSettings(listen=objects_address(state))
+    storage = StorageSettings(listen=objects_address(state), backend=more.pop("backend", "embedded"))
     web = replace(web, **more)
     found = Settings(state=state, web=web, storage=storage, sign_in=people, calls=calls, tracing=tracing)
     if not access:

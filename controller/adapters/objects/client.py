@@ -8,12 +8,15 @@ like a link, since the SDK would read it into memory and split it. What the SDK 
 
 from __future__ import annotations
 
+import secrets
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from itertools import islice
+from itertools import count, islice
 from types import MappingProxyType
 from typing import BinaryIO, Final, Self
 from xml.etree import ElementTree
@@ -58,8 +61,18 @@ _XML: Final = {"Content-Type": "application/xml"}
 _KEPT: Final = frozenset(
     ("content-type", "content-encoding", "content-disposition", "content-language", "cache-control")
 )
+#: Sorts before every key that may follow another one. A page that begins there shows the state of now, see `page`.
+_FRESH: Final = "\x01"
+_READ_ON: Final = 60.0  # seconds after which a listing that reads on begins again within the server
 _SKIPPED: Final = 100  # keys that a page may lack, see `S3Objects._listing`
 _SEND_WITHIN: Final = 3600.0  # seconds that a request of our own may wait until the server reads its head
+
+
+class _Walked(threading.local):
+    """Where the last page of a listing that this thread reads has ended."""
+
+    next: tuple[str, str, bool, str] | None = None
+    until: float = 0.0
 
 
 class S3Objects:
@@ -78,6 +91,8 @@ class S3Objects:
         self._url = internal_url
         self._http = pool()
         self._impatient = pool(connection.PING, connection.PING)
+        self._walks = count(secrets.randbelow(_BATCH))
+        self._walked = _Walked()
 
         endpoint, account = Endpoint.of(internal_url), (internal_url, access_key, secret_key, region)
         self._requests = SignedRequests(self._http, *account)
@@ -142,41 +157,58 @@ class S3Objects:
                 raise
 
     def page(
-        self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000, folders: bool = False
+        self, bucket: str, prefix: str = "", after: str = "", limit: int = 0, folders: bool = False
     ) -> ObjectPage:
-        listing = self._listing(bucket, prefix, after, limit, folders)
+        """The JuiceFS gateway keeps the rest of a listing for half an hour, for the next page that begins exactly where
+        a page has ended, no matter who asks for it: it lacks what was written since. Beginning right behind that
+        place reads the folder again. A thread that reads all pages goes on with the rest of its own listing, which
+        costs a tenth for large folders; its pages end where those of others seldom do."""
+        if limit:
+            listing = self._listing(bucket, prefix, after, limit, folders)
+        else:
+            walked, now = self._walked, time.monotonic()
+            is_fresh = walked.next != (bucket, prefix, folders, after) or now > walked.until
+            if is_fresh:
+                walked.until = now + _READ_ON
+            most = _BATCH - 1 - next(self._walks) % (_BATCH * 2 // 5)
+            listing = self._listing(bucket, prefix, after, most, folders, is_fresh)
+            walked.next = None if listing.next is None else (bucket, prefix, folders, listing.next)
         # The JuiceFS gateway lists empty folders as objects without content, not even an empty one.
         objects = tuple(found for found in listing.objects if found.etag or not found.key.endswith("/"))
         return replace(listing, objects=objects)
 
-    def _listing(self, bucket: str, prefix: str, after: str, limit: int, folders: bool) -> ObjectPage:
+    def _listing(
+        self, bucket: str, prefix: str, after: str, limit: int, folders: bool, is_fresh: bool = True
+    ) -> ObjectPage:
         """List one page. The SDK's listing fetches page after page, and does not return whether there is more.
 
         Exactly one page is requested, because the JuiceFS gateway reads the whole folder for each page that does not
-        begin where the one before ended. MinIO (2026-02) counts keys that it skips before a page as part of it if
+        go on with an earlier listing. MinIO (2026-02) counts keys that it skips before a page as part of it if
         names begin with others: the page is too short, and marked as the last one. So only a much shorter page is
         considered the last at once; others are requested again with more than needed.
         """
-        found, more = self._listed(bucket, prefix, after, limit, folders)
+        found, more = self._listed(bucket, prefix, after, limit, folders, is_fresh)
         if after and not more and len(found) >= limit - _SKIPPED:
             asked = min(limit + _SKIPPED, _BATCH)
             if asked > limit:
-                found, more = self._listed(bucket, prefix, after, asked, folders)
+                found, more = self._listed(bucket, prefix, after, asked, folders, is_fresh)
             more = more or len(found) >= asked - _SKIPPED
         return _page(found[:limit], more or len(found) > limit)
 
     def _listed(
-        self, bucket: str, prefix: str, after: str, asked: int, folders: bool
+        self, bucket: str, prefix: str, after: str, asked: int, folders: bool, is_fresh: bool
     ) -> tuple[list[Object], bool]:
         """Return objects and folders by their keys, and whether the server has more."""
-        behind_folder = folders and after.endswith("/") and after != prefix
+        if after:
+            behind_folder = folders and after.endswith("/") and after != prefix
+            after += _LAST if behind_folder else _FRESH if is_fresh else ""
         query = {
             "list-type": "2",
             "prefix": prefix,
             "delimiter": "/" if folders else "",
             "max-keys": str(asked),
             "encoding-type": "url",  # keys may hold what XML cannot
-            "start-after": after + _LAST if behind_folder else after,
+            "start-after": after,
         }
         with translated(Localizable("cannot list the bucket {bucket}", bucket=bucket)):
             found, truncated, _, _ = parse_list_objects(self._requests.send("GET", bucket, query=query))

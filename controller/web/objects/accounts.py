@@ -46,6 +46,7 @@ from controller.web.objects.s3 import (
     S3Request,
     canonical_query,
     error_document,
+    listed_again,
     location,
     read_deletion,
     read_request,
@@ -107,8 +108,11 @@ class AccountApi:
         requests: StorageRequests,
         in_thread: InThread,
         share: Callable[[CallerConnection, str], Awaitable[AbstractContextManager[None]]],
+        is_embedded: bool = False,
     ) -> None:
-        """`share` returns the share of the app that owns a bucket, for a caller whose account was verified."""
+        """`share` returns the share of the app that owns a bucket, for a caller whose account was verified;
+        `is_embedded` says that the storage is the one that the platform brings along."""
+        self._is_embedded = is_embedded
         self._store = store
         self._reservations = reservations
         self._requests = requests
@@ -320,7 +324,8 @@ class AccountApi:
         if body:
             headers["content-type"] = "application/xml"
         signer = Signer(access.access_key, access.secret_key, access.region)
-        query = canonical_query(ask.query)
+        is_listing = ask.operation is S3Operation.LIST and self._is_embedded
+        query = canonical_query(listed_again(ask.query) if is_listing else ask.query)
         return await self._requests.send(
             access, signer, method, ask.bucket, ask.key, query, headers, body, length, payload
         )

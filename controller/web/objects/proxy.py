@@ -70,8 +70,9 @@ class ObjectProxy:
         transfers: WorkerShares | None = None,
         tracer: Tracer = OFF,
         trust: str = "none",
+        is_embedded: bool = False,
     ) -> None:
-        """`trust` says whose traces are continued, see `RequestTrace`."""
+        """`trust` says whose traces are continued, see `RequestTrace`; `is_embedded` which storage it is."""
         self._tracer = tracer
         self._trust = trust
         self._traces: dict[
@@ -85,7 +86,7 @@ class ObjectProxy:
         self._reservations = Reservations(store, storage, abandon_after)
         self._requests = StorageRequests(connect_timeout, tracer=tracer)
         self._accounts = AccountApi(
-            store, self._reservations, self._requests, self._in_thread, self._share_of_account
+            store, self._reservations, self._requests, self._in_thread, self._share_of_account, is_embedded
         )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gateway-objects")
         self._loop = asyncio.get_running_loop()

@@ -279,6 +279,31 @@ def _headers(
     return passed
 
 
+def listed_again(query: Mapping[str, str]) -> dict[str, str]:
+    """Return the query of a listing for the embedded storage, which keeps the rest of one for half an hour, for the
+    next that begins exactly where a page has ended, and would not show what was written since: it begins right
+    behind that place."""
+    found = dict(query)
+    token = found.get("continuation-token", "")
+    try:
+        place = base64.b64decode(token, validate=True).decode()
+    except ValueError:  # which the storage refuses
+        return found
+    if token:
+        found["continuation-token"] = base64.b64encode(_behind(place, query).encode()).decode()
+    for name in ("start-after", "marker"):
+        if name in found:
+            found[name] = _behind(found[name], query)
+    return found
+
+
+def _behind(place: str, query: Mapping[str, str]) -> str:
+    """Return a text that sorts behind an object, or behind all of a folder that was listed as one."""
+    if not place:
+        return place
+    return place + ("\U0010ffff" if query.get("delimiter") and place.endswith("/") else "\x01")
+
+
 # --- XML --------------------------------------------------------------------------------------------------------
 
 

@@ -145,6 +145,44 @@ def test_objects(container: Container) -> None:
     assert b"LocationConstraint" in container.ask("GET", f"/{BUCKET}", {"location": ""}).body
 
 
+@pytest.mark.parametrize("how", ["continuation-token", "start-after", "marker"])
+def test_a_listing_shows_what_was_written_before(container: Container, how: str) -> None:
+    """Also where others have begun a listing earlier, and did not go on."""
+    for number in range(6):
+        container.put(f"g/{number}", b"x")
+        container.put(f"g/h{number}/f", b"x")
+    for delimiter in ({}, {"delimiter": "/"}):
+        asked = {
+            "prefix": "g/",
+            "max-keys": "2",
+            **({} if how == "marker" else {"list-type": "2"}),
+            **delimiter,
+        }
+        names = names_of(container.ask("GET", f"/{BUCKET}", asked).body)
+        assert len(names) == 2
+        for new in ("g/4a", "g/4b"):
+            found = container.ask("GET", f"/{BUCKET}", asked)
+            container.put(new, b"x")
+            seen = []
+            while b"<IsTruncated>true</IsTruncated>" in found.body:
+                token = re.search(rb"<NextContinuationToken>([^<]+)<", found.body)
+                place = (
+                    token[1].decode() if token and how == "continuation-token" else names_of(found.body)[-1]
+                )
+                found = container.ask("GET", f"/{BUCKET}", {**asked, how: place})
+                seen += names_of(found.body)
+            assert new in seen
+            assert seen == sorted(set(seen))
+        container.ask(
+            "POST", f"/{BUCKET}", {"delete": ""}, b"<Delete><Object><Key>g/4a</Key></Object></Delete>"
+        )
+
+
+def names_of(listing: bytes) -> list[str]:
+    found = re.findall(rb"<(?:Key|Prefix)>([^<]+)</", listing.replace(b"<Prefix>g/</Prefix>", b""))
+    return sorted(name.decode() for name in found)
+
+
 def test_what_a_cache_was_told_is_not_taken_back(container: Container) -> None:
     path = path_of(BUCKET, "a")
     for told in ({}, {"cache-control": "max-age=60"}):

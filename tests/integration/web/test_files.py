@@ -26,8 +26,14 @@ from controller.domain.routing.passwords import hash_password, hash_token
 from controller.domain.storage.box import BoxRecord, StorageAccess
 from controller.domain.storage.keys import user_area
 from tests.support.gateway import APP, make_service
-from tests.support.serve_web import objects_address, settings_of
-from tests.support.storage_servers import StorageServer, embedded_server, minio_binary, minio_server
+from tests.support.serve_web import objects_address, settings_of, with_web
+from tests.support.storage_servers import (
+    EmbeddedServer,
+    StorageServer,
+    embedded_server,
+    minio_binary,
+    minio_server,
+)
 from tests.support.stores import open_store
 from tests.support.waiting import wait_for
 
@@ -122,6 +128,8 @@ def access(server: StorageServer, state: Path) -> StorageAccess:
 @pytest.fixture(scope="module")
 def module_files(server: StorageServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
     state: Path = tmp_path_factory.mktemp("state")
+    backend = "embedded" if isinstance(server, EmbeddedServer) else "s3"
+    with_web(state, backend=backend)
     users = (("ann", hash_password("s3cret", "salt")),)
     tokens = (("bob", hash_token("bobs-token")), ("dev", hash_token("devs-token")))
     with (
