@@ -4,6 +4,7 @@ connection's thread.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional, Protocol, Union
@@ -285,18 +286,7 @@ class Predictor:
         folder = CallFolder(self._scratch)
         staged = None if request.files is None else CallFiles(request, folder)
         files = staged or self._files
-
-        def checked() -> dict[str, Any]:
-            coding = request.headers.get(b"content-encoding")
-            if coding is not None:
-                request.body = http1.decoded(request.body, coding, self._settings.max_body)
-            request.sinks = self._sinks if self._inference.numpy is not None else None
-            with number_lists.remembering:
-                body: dict[str, Any] = read(request)
-                self._raise_if(check(body))
-            self._deliver(body)
-            return body
-
+        checked = functools.partial(self._checked, request, read, check)
         try:
             body = None
             if self._has_files:
@@ -327,6 +317,23 @@ class Predictor:
             response.headers = [*response.headers, *staged.headers(response.size)]
             response.files = staged.outgoing
         return response
+
+    def _checked(
+        self,
+        request: HttpRequest,
+        read: Callable[[HttpRequest], Any],
+        check: Callable[[Any], list[RequestFault]],
+    ) -> dict[str, Any]:
+        """The body of a request that may be called with. Raises ServingProblem."""
+        coding = request.headers.get(b"content-encoding")
+        if coding is not None:
+            request.body = http1.decoded(request.body, coding, self._settings.max_body)
+        request.sinks = self._sinks if self._inference.numpy is not None else None
+        with number_lists.remembering:
+            body: dict[str, Any] = read(request)
+            self._raise_if(check(body))
+        self._deliver(body)
+        return body
 
     def _deliver(self, body: dict[str, Any]) -> None:
         """Make what the function takes of numbers: lists, or arrays in their shape. Raises ServingProblem 422."""
@@ -407,13 +414,7 @@ class Predictor:
         owned = self._gate.release(call)
         self._row.load(*self._gate.counts())
         if not owned:
-            if not call.queued:
-                log.write_line(
-                    f"{self._name} ended {time.monotonic() - call.deadline:.1f} s after its timeout",
-                    request=request_id,
-                )
-            if call.answered is not None:
-                call.answered.wait()
+            self._ended_late(call)
             raise CallerLeft
         if isinstance(failure, ClientDisconnected):
             raise failure  # in the middle of a stream, behind which nothing can be said
@@ -424,6 +425,14 @@ class Predictor:
         if failure is not None:
             raise self._failed(failure, request_id) from failure
         return response
+
+    def _ended_late(self, call: LimitedCall) -> None:
+        """Say how long a function went on after its timeout. Returns when the caller has been answered."""
+        if not call.queued:
+            late = time.monotonic() - call.deadline
+            log.write_line(f"{self._name} ended {late:.1f} s after its timeout", request=call.id)
+        if call.answered is not None:
+            call.answered.wait()
 
     def _run(self, inferring: InferringCall, call: LimitedCall, write: Write) -> HttpResponse:
         body = inferring.read() if inferring.body is None else inferring.body

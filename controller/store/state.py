@@ -153,20 +153,14 @@ class SqliteStore:
         self.templates = TemplateTable(database, rows)
         self.notifications = NotificationTable(database, rows, NoticeTable(database), webhooks)
         self.images = ImageTable(database, rows)
-        self._intake = (
-            None
-            if guest
-            else Intake(database, clock, requests, runs, secrets, orders, routes, webhooks, queue)
-        )
+        asked = (requests, runs, secrets, orders, routes, webhooks)
+        self._intake = None if guest else Intake(database, clock, *asked, queue)
         self._untaken = False  # requests could not be taken in
         requests.take_in = runs.take_in = self._take_in
         self._handles: Callable[[], frozenset[str]] = lambda: routes.handles() | repositories.handles()
         self.schedules = schedules = ScheduleTable(database, rows)
         self.gpus = GpuTable(database, rows)
-        self.series = SeriesTable(database.path.with_name("series.db"))
-        self.history = HistoryTable(database.path.with_name("history.db"))
-        self.previews = PreviewTable(database, database.path.with_name("previews.db"))
-        self.image_lists = ImageListTable(database, database.path.with_name("image_lists.db"))
+        self._open_beside(database)
         self._aging: tuple[tuple[_Aging, float], ...] = (
             (events, KEEP_EVENTS),
             (requests, KEEP_REQUESTS),
@@ -178,6 +172,13 @@ class SqliteStore:
             (webhooks, KEEP_WEBHOOKS),
             (schedules, KEEP_TICKS),
         )
+
+    def _open_beside(self, database: Database) -> None:
+        """Open what has a file of its own beside the state: it is large, or may be lost."""
+        self.series = SeriesTable(database.path.with_name("series.db"))
+        self.history = HistoryTable(database.path.with_name("history.db"))
+        self.previews = PreviewTable(database, database.path.with_name("previews.db"))
+        self.image_lists = ImageListTable(database, database.path.with_name("image_lists.db"))
 
     def changed(self) -> bool:
         """Return whether the state has changed. Requests of other processes are taken in before."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from a2wsgi import WSGIMiddleware
 
-from controller.config import Settings
+from controller.config import Settings, WebSettings
 from controller.domain.apps.usage import Resource, TakenShare
 from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, is_dns_label
@@ -263,46 +263,54 @@ class GatewayApp:
         self._live = LiveEndpoints(store, settings, self.watch, self._callers)
         self._live_pages = LivePages(store, self.watch, self._callers, LIVE)
         self._storage = StorageClient(store, connect, serves_links=object_socket is not None)
-        places = FileLocations(store, self._storage, reserve_for=settings.storage.link_lifetime)
-        links = PresignedClient(settings.web.connect_timeout)
-        self._staging = CallFileStaging(places, links, self._forwarder, settings.web.max_body, tracer)
-        counted = partial(self._count, "objects")
-        abandon_after = settings.storage.abandon_after
-        transfers = WorkerShares("transfers", MOST_TRANSFERS, settings.web.per_app)
-        self._object_proxy = ObjectProxy(
-            store,
-            self._storage,
-            settings.web.connect_timeout,
-            abandon_after,
-            counted,
-            transfers,
-            tracer,
-            settings.tracing.trust_callers,
-            is_embedded=settings.storage.backend == "embedded",
-        )
+        self._staging = self._staging_of(self._storage)
+        self._object_proxy = self._proxy_of(self._storage)
         self.objects = ObjectListener(self._object_proxy)
         application = create_app(store, settings, self._storage)
-        git_callers = GitCallers(people, self._callers, people_context(application).sign_in, settings)
-        self._git = GitEndpoint(store, settings, git_callers, people)
+        sign_in = people_context(application).sign_in
+        self._git = GitEndpoint(store, settings, GitCallers(people, self._callers, sign_in, settings), people)
         self._flask = WsgiBridge(application)
         self._files = WsgiBridge(application)
         self._runs = LiveRunApi(store, settings.run_files, self.watch, self._flask.ask)
         self._proxies = TrustedProxies(settings.web.trusted_proxies)
-        domain = settings.web.app_domain
-        self._hosts = HostNames(domain.encode()) if domain else None
+        self._hosts = HostNames(settings.web.app_domain.encode()) if settings.web.app_domain else None
         self._state = settings.state.absolute()
         self._meter_file = worker_file(settings.request_counts, os.getpid())
         self._beat: asyncio.TimerHandle | None = None
         self._async = self._async_calls()
-        self._pass_checks = WorkerShares("calls by pass", PASSES, PASSES_EACH)
-        self._calls = WorkerShares("calls", settings.web.queue_limit, settings.web.per_app)
-        self._open = WorkerShares("WebSockets", settings.web.sockets, settings.web.sockets_per_app)
-        self._hooks = WorkerShares("webhooks", HOOKS, HOOKS_EACH)
-        self._forms = WorkerShares("forms", FORMS, FORMS_EACH)
-        self._max_body = settings.web.max_body
+        self._limit(settings.web)
         self._steps = self._guarded_steps()
         self._shares = self._reported_shares()
         self._next_period = 0.0
+
+    def _staging_of(self, storage: StorageClient) -> CallFileStaging:
+        settings = self._settings
+        places = FileLocations(self._store, storage, reserve_for=settings.storage.link_lifetime)
+        links = PresignedClient(settings.web.connect_timeout)
+        return CallFileStaging(places, links, self._forwarder, settings.web.max_body, self._tracer)
+
+    def _proxy_of(self, storage: StorageClient) -> ObjectProxy:
+        settings = self._settings
+        return ObjectProxy(
+            self._store,
+            storage,
+            settings.web.connect_timeout,
+            settings.storage.abandon_after,
+            partial(self._count, "objects"),
+            WorkerShares("transfers", MOST_TRANSFERS, settings.web.per_app),
+            self._tracer,
+            settings.tracing.trust_callers,
+            is_embedded=settings.storage.backend == "embedded",
+        )
+
+    def _limit(self, web: WebSettings) -> None:
+        """Bound what is in progress at once, and what of it one app, address or person may take."""
+        self._pass_checks = WorkerShares("calls by pass", PASSES, PASSES_EACH)
+        self._calls = WorkerShares("calls", web.queue_limit, web.per_app)
+        self._open = WorkerShares("WebSockets", web.sockets, web.sockets_per_app)
+        self._hooks = WorkerShares("webhooks", HOOKS, HOOKS_EACH)
+        self._forms = WorkerShares("forms", FORMS, FORMS_EACH)
+        self._max_body = web.max_body
 
     def _guarded_steps(self) -> tuple[GuardedStep, ...]:
         """Return what is done once a second. The failure of one keeps no other from being done."""
