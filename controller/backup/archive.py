@@ -36,6 +36,7 @@ FORMAT: Final = 1
 HEAD, MANIFEST = "prichal-backup.json", "manifest.jsonl"
 PIECE: Final = 2**18  # bytes that are read at once
 MOST_HEAD: Final = 2**20  # bytes
+MOST_SIZE: Final = 2**62  # bytes of a member; headers can say more, and less than none
 MOST_EXTENDED: Final = 2**16  # bytes of the extended header of a member
 MOST_NAME: Final = 1400  # bytes: a bucket and a key
 HEADERS: Final = "PRICHAL.headers"  # the key of a member's own headers among the extended ones
@@ -228,6 +229,8 @@ class _Info(tarfile.TarInfo):
     """Reads headers without believing their sizes: the module would read an extended one into memory as a whole."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if not 0 <= self.size <= MOST_SIZE:
+            raise _HeaderRefused(f"the member {self.name[:200]!r} has {self.size} bytes")
         if self.type == tarfile.XHDTYPE:
             if self.size > MOST_EXTENDED:
                 raise _HeaderRefused(f"an extended header of {self.size} bytes")
@@ -280,6 +283,8 @@ class ArchiveReader:
             return None
         if not is_plain_name(info.name):
             raise damaged(f"the name {info.name[:200]!r} of a member is none that a backup has")
+        if not 0 <= info.size <= MOST_SIZE:  # as its extended header says
+            raise damaged(f"the member {info.name[:200]!r} has {info.size} bytes")
         content = self._tar.extractfile(info)
         assert content is not None  # a regular file
         return ArchiveMember(info.name, info.size, content, _headers(info.pax_headers.get(HEADERS, "")))
