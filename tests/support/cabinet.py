@@ -1,5 +1,5 @@
 """The cabinet in a real browser: Playwright with Debian's Chromium, a web process over recorded data, and checks that
-every page has to pass. A file of tests shares one of each: see `tests/integration/web/cabinet/conftest.py`.
+every page has to pass. How tests share them: `tests/integration/web/cabinet/conftest.py`.
 
 `PAGES` has every page by its route. A test compares it with the table of rules, so a page without a row here fails;
 write the address that shows the page at its fullest, and whom it is shown to.

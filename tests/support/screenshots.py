@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from tests.integration.web.cabinet.conftest import opened_cabinet, recorded_platform
+from tests.integration.web.cabinet.conftest import cabinet_of, recorded_platform
 from tests.support import recorded
-from tests.support.cabinet import PAGES, Cabinet, Look
+from tests.support.cabinet import PAGES, Cabinet, Look, chromium
 from tests.support.pages import ROOT
 from tests.support.storage_servers import embedded_server
 
@@ -75,9 +75,9 @@ def main(arguments: list[str]) -> None:
         tempfile.TemporaryDirectory() as home,
         embedded_server(Path(home)) as storage,
         recorded_platform(Path(home) / "state", storage) as platform,
-        opened_cabinet(platform) as cabinet,
+        chromium() as program,
     ):
-        take(cabinet, folder)
+        take(cabinet_of(platform, program), folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""One web process over recorded data and one browser for each file of tests."""
+"""One web process over recorded data for each file of tests, and one browser for all of them, in which each test has
+windows of its own. It is closed behind the last file of this folder: until then Playwright runs an event loop."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from controller.domain.people.roles import Grant, Role
 from controller.domain.storage.box import StorageAccess
@@ -53,11 +55,9 @@ def recorded_platform(state: Path, server: StorageServer) -> Iterator[Web]:
             yield running
 
 
-@contextmanager
-def opened_cabinet(platform: Web) -> Iterator[Cabinet]:
+def cabinet_of(platform: Web, program: Browser) -> Cabinet:
     people = PeopleStore(settings_of(platform.state).people)
-    with chromium() as found:
-        yield Cabinet("http://{}:{}".format(*platform.address), people, found)
+    return Cabinet("http://{}:{}".format(*platform.address), people, program)
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +72,17 @@ def platform(tmp_path_factory: pytest.TempPathFactory, storage: StorageServer) -
         yield running
 
 
-@pytest.fixture(scope="module")
-def cabinet(platform: Web) -> Iterator[Cabinet]:
+@pytest.fixture(scope="package")
+def running_browser() -> Iterator[Browser]:
     if browser() is None:
         pytest.skip("needs Chromium: scripts/test-tools")
-    with opened_cabinet(platform) as found:
+    with chromium() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def cabinet(running_browser: Browser, platform: Web) -> Cabinet:
+    return cabinet_of(platform, running_browser)
 
 
 @pytest.fixture(autouse=True)
