@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.conftest import SLOW
+
 TESTS = Path(__file__).parents[1]
 HANGING = """
 import time
@@ -97,6 +99,10 @@ def test_sockets_that_a_failed_test_leaves_open_fail_no_other(tmp_path: Path) ->
 def test_programs_of_a_background_job_can_be_interrupted(tmp_path: Path) -> None:
     output = run(tmp_path, SIGNALS, (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP))
     assert "1 passed" in output, output
+
+
+def test_all_modules_that_are_called_slow_are_there() -> None:
+    assert {name for name in SLOW if not (TESTS / "unit" / name).exists()} == set()
 
 
 def test_a_browser_sees_no_networks_of_other_tests() -> None:
