@@ -7,32 +7,57 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from benchmarks.__main__ import SECTIONS
 from tests.support.pages import ROOT, blocks
 
+pytestmark = pytest.mark.timeout(
+    1800
+)  # the first test waits for all sections, and the peers beside them are installed
 
-@pytest.mark.timeout(420)  # the peers that the figures stand beside are installed first
-@pytest.mark.parametrize("name", SECTIONS)
-def test_a_benchmark_gives_its_figures(name: str, tmp_path: Path) -> None:
-    result = tmp_path / "bench.json"
+
+@dataclass(frozen=True)
+class Measured:
+    """What the command printed, and the sections of its result by their names."""
+
+    told: str
+    sections: Mapping[str, Any]
+
+
+@pytest.fixture(scope="module")
+def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """Measure the sections whose tests run here by one command, as `make bench` does: it loads the program and builds
+    the images once, and a section that fails does not take the others with it."""
+    here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    wanted = {item.callspec.params["name"] for item in here}
+    result = tmp_path_factory.mktemp("benchmarks") / "bench.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", name],
+        [sys.executable, "-m", "benchmarks", "--quick", *(name for name in SECTIONS if name in wanted)],
         cwd=ROOT,
         env={**os.environ, "BENCH_RESULT": str(result)},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (section,) = json.loads(result.read_text())["sections"].values()
-    assert section["figures"], section
+    told = done.stdout + done.stderr
+    assert result.exists(), told
+    sections = json.loads(result.read_text())["sections"]
+    assert (done.returncode == 0) == all(section["figures"] for section in sections.values()), told
+    return Measured(told, sections)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_benchmark_gives_its_figures(name: str, measured: Measured) -> None:
+    section = measured.sections[name]
+    assert section["figures"], f"{section}\n{measured.told}"
     missing = [note for note in section["notes"] if "not measured" in note]
     assert not missing
-    measured = {unnumbered(figure["name"]) for figure in section["figures"]}
-    assert shown(name) - measured == set(), "the page shows rows that are called otherwise, or not measured"
+    found = {unnumbered(figure["name"]) for figure in section["figures"]}
+    assert shown(name) - found == set(), "the page shows rows that are called otherwise, or not measured"
 
 
 def unnumbered(row: str) -> str:
