@@ -12,6 +12,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -150,14 +151,19 @@ def _index_of(pack: str) -> str:
 
 
 def _files(objects: Path) -> Iterator[tuple[str, int]]:
-    """Yield the files of objects, as a path below the folder, with their bytes."""
-    for path in objects.glob("*/*"):
-        name = f"{path.parent.name}/{path.name}"
-        if _LOOSE.fullmatch(name) or _PACK.fullmatch(name):
-            try:
-                yield name, path.lstat().st_size
-            except FileNotFoundError:  # it was packed meanwhile
-                continue
+    """Yield the files of objects, as a path below the folder, with their bytes. Each fetch asks for all of them, and
+    there may be thousands: `os.scandir` takes a tenth of the time of `Path.glob`."""
+    for folder in _entries(objects):
+        for entry in _entries(folder):
+            name = f"{folder.name}/{entry.name}"
+            if _LOOSE.fullmatch(name) or _PACK.fullmatch(name):
+                with suppress(FileNotFoundError):  # it was packed meanwhile
+                    yield name, entry.stat(follow_symlinks=False).st_size
+
+
+def _entries(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        yield from entries
 
 
 def _needed(kind: int, content: bytes) -> Iterator[pygit2.Oid]:

@@ -217,6 +217,11 @@ def test_it_writes_json_as_the_module_does(content: dict[str, str]) -> None:
     assert json.loads(text_object(content)) == json.loads(json.dumps(content))
 
 
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_it_signs_as_hmac_does(secret: bytes, content: bytes) -> None:
+    assert post_receive._signature(secret, content) == hmac.new(secret, content, "sha256").hexdigest()
+
+
 def test_it_imports_little_before_the_platform_is_told(tmp_path: Path) -> None:
     """Of what an interpreter without site-packages does not have, few modules: each costs every push some time."""
     (tmp_path / CONFIG).write_text('{"name": "demo", "url": "http://127.0.0.1:1", "secret": "x"}')
@@ -229,19 +234,19 @@ def test_it_imports_little_before_the_platform_is_told(tmp_path: Path) -> None:
     )
     run = [sys.executable, "-I", "-S", "-c", code, str(tmp_path), folder]
     done = subprocess.run(run, input=CHANGE, capture_output=True, text=True, check=True)
-    assert not set(done.stdout.split()) & {"json", "re", "socket", "hmac", "hashlib", "ssl", "typing", "enum"}
+    costly = {"json", "re", "socket", "hmac", "_hashlib", "ssl", "typing", "enum"}
+    assert not set(done.stdout.split()) & costly
 
 
+SHA2 = "import importlib as i; found = i.import_module('_sha2' if sys.version_info >= (3, 12) else '_sha256')"
 LACKING = {
     "no JSON": "sys.modules['_json'] = None",
     "another reader": "import _json; del _json.make_scanner",
     "a reader that wants more": "import json, _json; _json.make_scanner = lambda like: like.array_hook",
     "a reader that reads otherwise": "import json, _json; _json.make_scanner = lambda like: lambda text, at: None",
-    "no OpenSSL": "sys.modules['_hashlib'] = None",
-    "another OpenSSL": "import _hashlib; del _hashlib.hmac_digest",
-    "an OpenSSL that refuses": (
-        "import _hashlib\ndef refusing(*_): raise ValueError\n_hashlib.hmac_digest = refusing"
-    ),
+    "no SHA-256": "sys.modules['_sha2'] = sys.modules['_sha256'] = None",
+    "another SHA-256": f"{SHA2}; del found.sha256",
+    "a SHA-256 that refuses": f"{SHA2}\ndef refusing(*_): raise ValueError\nfound.sha256 = refusing",
 }
 
 
