@@ -322,7 +322,8 @@ def test_a_list_reads_no_run_that_is_not_in_it(store: SqliteStore, wanted: RunFi
         (query,) = [text for text in asked if "DESC" in text]
         steps = [row["detail"] for row in db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()]
     assert any("USING INDEX" in step or "COVERING INDEX" in step for step in steps)
-    assert not any(step.startswith("SCAN") for step in steps), steps
+    # json_each looks through the inputs of one run, which is in the list
+    assert not any(step.startswith("SCAN") and "json_each" not in step for step in steps), steps
     if wanted.cause is not None:
         assert any("COVERING INDEX runs_by_cause (app=? AND cause=?" in step for step in steps), steps
 
