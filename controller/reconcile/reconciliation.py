@@ -40,7 +40,8 @@ from controller.ports import Revision
 from controller.reconcile import quiet
 from controller.reconcile.builds import Builds
 from controller.reconcile.deps import PROBE_TIMEOUT, PassOutcome, ReconcilerDeps
-from controller.reconcile.executor import ActionFailure, ExecutionContext, Executor
+from controller.reconcile.execution_context import ExecutionContext
+from controller.reconcile.executor import ActionFailure, Executor
 from controller.reconcile.gpu_leases import GpuLeases
 from controller.reconcile.loading import SUFFIXES, CommitLoader, LoadedCommit
 from controller.reconcile.models import in_use

@@ -1,6 +1,6 @@
 """A plan is a value: it can be printed, stored and tested as text. Every action says why. No decisions here.
 
-Each action has a line in `describe`, a method of the executor and a golden test, found by the same name.
+Each action has a line in `describe`, a method that the executor calls and a golden test, found by the same name.
 """
 
 from __future__ import annotations
