@@ -12,7 +12,8 @@ from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.domain.secret import scrub
 from controller.reconcile.deps import ReconcilerDeps
-from controller.reconcile.reconciliation import hidden_of, preview
+from controller.reconcile.next_pass import preview
+from controller.reconcile.secret_sources import hidden_of
 
 _Found = tuple[PlanPreview, tuple[ManifestText, ...]]
 

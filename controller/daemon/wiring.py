@@ -45,7 +45,8 @@ from controller.ports import Engine, Jobs, Storage, Store
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.image_follower import ImageFollower, platform_of
-from controller.reconcile.loading import bucket_of, run_secret
+from controller.reconcile.loading import bucket_of
+from controller.reconcile.secret_sources import run_secret
 from controller.reconcile.stage_images import rebuilt
 from controller.runner.cron_scheduler import CronScheduler
 from controller.runner.deps import RunnerDeps

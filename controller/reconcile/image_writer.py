@@ -18,8 +18,8 @@ from controller.domain.localizable import Localizable
 from controller.domain.reasons import Reason
 from controller.manifests.image_edit import EditedFile, edit_image
 from controller.ports import CommitDraft
+from controller.reconcile.commit_manifests import SUFFIXES
 from controller.reconcile.deps import ReconcilerDeps
-from controller.reconcile.loading import SUFFIXES
 
 ATTEMPTS: Final = 5  # while others push at the same time
 

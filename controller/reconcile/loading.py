@@ -1,4 +1,4 @@
-"""Loads the desired state of an app: fetches the commit, reads its manifests, and resolves them.
+"""Loads the desired state of an app: fetches the commit, has its manifests read, and resolves them.
 
 If the newest commit is invalid, or cannot be fetched or read for any reason, the newest valid one is loaded
 instead, so that drift is still repaired and nothing else changes; the status says why. The same holds for an earlier
@@ -7,14 +7,10 @@ commit to which a person has rolled the app back: it is loaded until Git has a n
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from controller.age import AgeKeys
-from controller.config.settings import DefaultLimits
 from controller.domain.apps.conditions import ConditionType, find
 from controller.domain.apps.deploy_gate import HeldCommit, hold_commit
 from controller.domain.apps.desired import DesiredApp, DesiredComponent
@@ -24,13 +20,11 @@ from controller.domain.apps.followed_images import (
     wanted_images,
     warnings_of,
     with_images,
-    without_write_back,
 )
 from controller.domain.apps.hibernation import sleeps_in
 from controller.domain.apps.history import AppliedRevision
-from controller.domain.apps.owned_secrets import OwnedSecrets
 from controller.domain.apps.planner import pause_left
-from controller.domain.apps.policies import NO_POLICIES, Policies
+from controller.domain.apps.policies import NO_POLICIES
 from controller.domain.apps.releases import Images, changed_images, commit_of, release, short_release
 from controller.domain.apps.rollback import entry_of, images_of, is_credible, is_of_images, rejected_images
 from controller.domain.apps.secret_uses import secret_uses
@@ -42,7 +36,6 @@ from controller.domain.apps.spec import (
     PlatformAppSpec,
     RefKind,
     RepositorySpec,
-    SecretSpec,
 )
 from controller.domain.apps.status import Rollback
 from controller.domain.errors import ControllerError, Stalled, Transient, Waiting
@@ -50,100 +43,18 @@ from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName, bucket_name
 from controller.domain.reasons import Reason
 from controller.domain.storage.planner import begins_as_copy
-from controller.manifests import load_app
-from controller.manifests.encrypted import NO_ACCESS, FileAccess
-from controller.manifests.reader import may_be_ours
-from controller.ports import Revision, SourceFile
+from controller.ports import Revision
 from controller.reconcile.bugs import as_transient
+from controller.reconcile.commit_manifests import read_manifests
 from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.models import ModelPins, ModelUpdate
 from controller.reconcile.observe import sources_of
 from controller.reconcile.resolve import Resolver, smoke_case
+from controller.reconcile.secret_sources import SecretSources
 from controller.reconcile.status_writer import StatusWriter
-from controller.sops import FileKeys
-from controller.sops.files import MAX_FILE
 from controller.tracing import span
 
-SUFFIXES = (".yaml", ".yml")
-CACHE_ENTRIES = (
-    4096  # more than apps: if a round of passes used more of them, each would read its manifests again
-)
-_NO_KEY = (
-    "it is a preview, which may not decrypt what was encrypted for its app: spec.previews.secrets: inherit"
-)
 _UNTIL_ASKED = 3600.0  # seconds until it is looked again at what waits for a person, who asks for a pass
-CACHE_BYTES = 64 * 2**20  # of the manifests that are kept
-
-
-class ReadManifests:
-    """A cache of parsed manifests: most passes read what the previous one has read, and parsing and checking
-    are half of a pass that changes nothing.
-
-    It keeps the entries used last, within a limit in bytes, and only files that can be manifests: each commit
-    of an app is another entry. Thread-safe.
-    """
-
-    def __init__(self, most: int = CACHE_BYTES) -> None:
-        self._most = most
-        self._held = 0
-        self._lock = threading.Lock()
-        self._known: OrderedDict[Hashable, tuple[int, AppSpec]] = OrderedDict()
-
-    def load(
-        self,
-        files: Iterable[SourceFile],
-        declared: PlatformAppSpec,
-        limits: DefaultLimits,
-        access: FileAccess = NO_ACCESS,
-        revision: Revision | None = None,
-        policies: Policies = NO_POLICIES,
-    ) -> AppSpec:
-        """`access` reads other files of `revision`, which count where a manifest may name some."""
-        kept = tuple(file for file in files if file.passed_over or may_be_ours(file.content))
-        names_files = any(word in file.content for file in kept for word in (b"envs", b"fromFiles"))
-        key = (kept, declared, limits, access.keys, policies, revision if names_files else None)
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key][1]
-        spec = load_app(kept, declared, True, limits, access, policies)
-        self._keep(key, sum(len(file.content) for file in kept), spec)
-        return spec
-
-    def _keep(self, key: Hashable, size: int, spec: AppSpec) -> None:
-        with self._lock:
-            if key not in self._known:
-                self._known[key] = size, spec
-                self._held += size
-            while self._held > self._most or len(self._known) > CACHE_ENTRIES:
-                self._held -= self._known.popitem(last=False)[1][0]
-
-
-_manifests = ReadManifests()
-
-
-def _read_manifests(
-    deps: ReconcilerDeps,
-    revision: Revision,
-    declared: PlatformAppSpec,
-    policies: Policies = NO_POLICIES,
-) -> AppSpec:
-    """Return what a commit declares. Its encrypted files are decrypted with the keys of this app alone. `policies` hold
-    for commits that are not in force yet."""
-    files = deps.sources.files(revision, declared.path, SUFFIXES)
-    access = FileAccess(_age_keys(deps, declared), lambda path: deps.sources.read(revision, path, MAX_FILE))
-    spec = _manifests.load(files, declared, deps.settings.limits, access, revision, policies)
-    return without_write_back(spec) if declared.preview else spec
-
-
-def _age_keys(deps: ReconcilerDeps, declared: PlatformAppSpec) -> FileKeys:
-    """Return the keys of an app. A preview has no key of its own, and that of its app only with all its Secrets: who
-    may decrypt one value may decrypt a copy of every other one."""
-    if declared.preview is None:
-        return deps.store.age_keys.of(declared.name)
-    if declared.preview.secrets.all:
-        return deps.store.age_keys.of(declared.preview.app)
-    return AgeKeys(declared.name, problem=_NO_KEY)
 
 
 @dataclass(frozen=True)
@@ -151,72 +62,6 @@ class LoadedCommit:
     revision: Revision
     spec: AppSpec
     current: bool  # whether this is the current state of the repository
-
-
-def run_secret(deps: ReconcilerDeps, app: AppName, name: str, revision: str) -> SecretSpec | None:
-    """Return a Secret for a run of a pipeline, whose manifests are those of a commit. Raises Stalled
-    `SecretUnreadable`."""
-    if owned := owned_secrets(deps, app).get(name):
-        return owned
-    spec = spec_at(deps, app, revision)
-    return SecretSources(deps, app, spec.secrets if spec else ()).get(name)
-
-
-def owned_secrets(deps: ReconcilerDeps, app: AppName) -> OwnedSecrets:
-    """Return the Secrets that people have set for an app. A preview also has those of its app that it was given; its
-    own ones go before."""
-    own, declared = deps.store.secrets.of(app), deps.catalog.spec.app(app)
-    preview = declared.preview if declared else None
-    if preview is None:
-        return own
-    return own.over(deps.store.secrets.of(preview.app).only(preview.secrets.has))
-
-
-class SecretSources:
-    """Where the Secrets of an app come from. One that a person has set replaces, as a whole, one of that name in the
-    app's own repository, and that one replaces one in the platform folder."""
-
-    def __init__(self, deps: ReconcilerDeps, app: AppName, own: Iterable[SecretSpec]) -> None:
-        self._own = {secret.name: secret for secret in own}
-        self._owned = owned_secrets(deps, app)
-        self._platform = {secret.name: secret for secret in deps.catalog.given(app)}
-
-    def get(self, name: str) -> SecretSpec | None:
-        """Raises Stalled `SecretUnreadable`."""
-        return self._owned.get(name) or self._own.get(name) or self._platform.get(name)
-
-    @property
-    def names(self) -> frozenset[str]:
-        return self._owned.names | self.declared
-
-    @property
-    def declared(self) -> frozenset[str]:
-        """Return the names of those in manifests."""
-        return frozenset(self._own.keys() | self._platform.keys())
-
-    def replaced(self) -> Iterator[str]:
-        """Yield warnings about manifests that do not count."""
-        for found, place in (
-            (self._own, Localizable("in the app's repository")),
-            (self._platform, Localizable("in the platform folder")),
-        ):
-            for name in sorted(self._owned.names & found.keys()):
-                told = Localizable(
-                    "the Secret {name!r} is set with `prichal secret`, so the one that is declared {place}",
-                    name=name,
-                    place=place,
-                )
-                yield Localizable(
-                    "{told} does not count: remove it, or the other one with `prichal secret rm`", told=told
-                )
-
-
-def spec_at(deps: ReconcilerDeps, app: AppName, revision: str) -> AppSpec | None:
-    """Return what a commit of the app's repository declares; None if the app is not connected."""
-    declared = deps.catalog.spec.app(app)
-    if declared is None:
-        return None
-    return _read_manifests(deps, Revision(declared.repository, revision, ""), declared)
 
 
 def bucket_of(deps: ReconcilerDeps, app: AppName, box: str) -> str:
@@ -419,7 +264,7 @@ class CommitLoader:
         in_force = revision.commit == self._status_writer.before.desired_revision
         policies = NO_POLICIES if in_force else self._deps.settings.policies
         with span(self._deps.tracer, "read manifests"):
-            spec = _read_manifests(self._deps, revision, self._declared, policies)
+            spec = read_manifests(self._deps, revision, self._declared, policies)
         self._status_writer.hide(value for secret in spec.secrets for _, value in secret.values)
         return LoadedCommit(revision, spec, current)
 
@@ -608,7 +453,7 @@ class CommitLoader:
             with as_transient(
                 self._declared.name, Localizable("reading commit {commit}", commit=revision.commit[:12])
             ):
-                spec = _read_manifests(self._deps, revision, self._declared)
+                spec = read_manifests(self._deps, revision, self._declared)
         except ControllerError:
             return None  # the old commit is missing in the clone, or the rules became stricter
         found = next((c for c in spec.ml_components if c.name == name), None)

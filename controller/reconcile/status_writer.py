@@ -43,6 +43,7 @@ from controller.domain.text import is_excerpt
 from controller.ports import Clock, Store
 from controller.reconcile.executor import ActionFailure
 
+STAYS_SUSPENDED = Localizable("nothing is changed until the app is resumed: prichal resume")
 _WORDS = 8  # the least length, in characters, of a message that later ones need not repeat
 
 

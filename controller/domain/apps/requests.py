@@ -28,6 +28,11 @@ class Trigger(OpenEnum):
     RETRY = "retry"  # an earlier pass
 
 
+#: Those for which calls may wait.
+_URGENT = {Trigger.WAKE, Trigger.CONTAINER}
+#: Those that say nothing of a newer commit.
+_QUIET = {Trigger.WAKE, Trigger.DRIFT, Trigger.CONTAINER, Trigger.RETRY, Trigger.SECRET}
+
 #: Seconds from one pass that a webhook has asked for to the next one. Forges send several events for one push, and many
 #: at once when people push to many branches; a push to a repository of this host is not held back.
 WEBHOOK_INTERVAL = 5.0
@@ -66,6 +71,12 @@ class ReconcileRequest:
     outcome: Outcome = Outcome.NONE
     message: str = ""
     revision: str = ""
+
+    @property
+    def callers_wait(self) -> bool:
+        """Return whether callers may wait for a component to wake up or to heal, and must not wait for Git unless there
+        may be a newer commit."""
+        return not _URGENT.isdisjoint(self.reasons) and _QUIET.issuperset(self.reasons)
 
 
 def due_after(last: ReconcileRequest) -> float:

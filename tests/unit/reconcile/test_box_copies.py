@@ -18,7 +18,7 @@ from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.domain.storage.box import BoxRecord, BoxState, ObjectPage, PendingUpload, StoredObject
 from controller.reconcile.box_copies import CopyMemory, CopyPace
 from controller.reconcile.deps import PassOutcome
-from controller.reconcile.reconciliation import preview
+from controller.reconcile.next_pass import preview
 from tests.support.fake_objects import FakeObjects
 from tests.unit.reconcile.harness import APP, Harness, api, app, manifest, ml
 from tests.unit.reconcile.previewing import BOX, RULES, Platform, die_at, is_gone, named, shape_of

@@ -16,7 +16,7 @@ from controller.domain.runs.run import cancel, new_run
 from controller.domain.secret import Secret
 from controller.domain.storage.accounts import component_secret, web_account
 from controller.domain.storage.box import AccountGrant, BoxRecord, BoxState, StorageAccount
-from controller.reconcile.reconciliation import preview
+from controller.reconcile.next_pass import preview
 from tests.support.fake_objects import FakeObjects, FakeStorage
 from tests.unit.reconcile.harness import APP, Harness, manifest, ml, secret
 

@@ -8,7 +8,7 @@ from controller.domain.apps.conditions import ConditionType, is_ready
 from controller.domain.apps.deploy_gate import DeployRules, DeployWindow
 from controller.domain.apps.requests import Outcome
 from controller.domain.reasons import Reason
-from controller.reconcile.reconciliation import preview
+from controller.reconcile.next_pass import preview
 from tests.unit.reconcile.crashing import ENOUGH, die_at
 from tests.unit.reconcile.harness import APP, Harness, api, app, ml
 

@@ -20,8 +20,8 @@ from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.encryption import SecretKeys
-from controller.reconcile.loading import run_secret
-from controller.reconcile.reconciliation import preview
+from controller.reconcile.next_pass import preview
+from controller.reconcile.secret_sources import run_secret
 from tests.support.sops_files import encrypted_document
 from tests.unit.reconcile.crashing import ENOUGH, die_at
 from tests.unit.reconcile.harness import API_VERSION, APP, Harness, ml

@@ -13,7 +13,7 @@ from controller.domain.apps.releases import release
 from controller.domain.apps.requests import Outcome
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
-from controller.reconcile.reconciliation import preview
+from controller.reconcile.next_pass import preview
 from tests.unit.reconcile.crashing import ENOUGH, Died, Mortal, MortalStore, die_at
 from tests.unit.reconcile.following import INTERVAL, NAME, Following
 from tests.unit.reconcile.harness import APP, Harness, api, app, manifest, ml

@@ -17,7 +17,8 @@ from controller.domain.apps.hibernation import NEWS_DELAY
 from controller.domain.errors import Transient
 from controller.domain.names import AppName, ComponentName
 from controller.domain.reasons import Reason
-from controller.reconcile.reconciliation import preview, reconcile
+from controller.reconcile.next_pass import preview
+from controller.reconcile.reconciliation import reconcile
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_prober import FakeProber
 from tests.unit.reconcile.harness import Harness, app, ml

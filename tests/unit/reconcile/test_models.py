@@ -19,7 +19,7 @@ from controller.domain.apps.status import EventType
 from controller.domain.names import ComponentName, bucket_name
 from controller.domain.runs.file_index import index_head, unfinished
 from controller.domain.storage.box import ModelPin, StoredObject
-from controller.reconcile.reconciliation import preview
+from controller.reconcile.next_pass import preview
 from tests.unit.reconcile.harness import APP, Harness, app, manifest, ml
 
 BUCKET = bucket_name("prichal", APP, ComponentName("weights"))

@@ -24,7 +24,7 @@ from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.encryption import SecretKeys
-from controller.reconcile.loading import run_secret
+from controller.reconcile.secret_sources import run_secret
 from tests.unit.reconcile.harness import API_VERSION, APP, Harness, api, app, built, manifest, ml, secret
 from tests.unit.reconcile.test_secrets import BASIC, FROM_KEYS, environment_of_starts
 

@@ -6,7 +6,7 @@ import pytest
 
 from controller.config.settings import DefaultLimits
 from controller.ports import SourceFile
-from controller.reconcile.loading import ReadManifests
+from controller.reconcile.commit_manifests import ReadManifests
 from tests.support.manifests import APP
 
 BOX = b"""apiVersion: unified-platform.cs.hse.ru/v1

@@ -15,7 +15,7 @@ from controller.domain.errors import Stalled, Transient
 from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route
-from controller.reconcile.reconciliation import preview
+from controller.reconcile.next_pass import preview
 from tests.support.fake_engine import Registries
 from tests.unit.reconcile.harness import APP, Harness, api, built, manifest, ml, secret
 
