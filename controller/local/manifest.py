@@ -30,7 +30,7 @@ from controller.manifests.encrypted import folder_access
 from controller.manifests.reader import SUFFIXES, ManifestDocument
 from controller.manifests.validate import read_folder
 from controller.ports import SourceFile
-from controller.reconcile.resolve import optional_inputs
+from controller.reconcile.runnable_pipelines import optional_inputs
 
 #: The namespace of manifests that name none.
 #: Fields of a pipeline that describe what happens besides a run or after it.

@@ -35,7 +35,8 @@ from controller.local.outputs import collect_outputs, refuse_taken
 from controller.local.signals import InterruptCounter, handled, ignore_signals, interruptible
 from controller.local.workspace import Workspace, keep, workspace
 from controller.ports import JobState, Store
-from controller.reconcile.resolve import build_input, runnable, runnable_stage
+from controller.reconcile.build_inputs import build_input
+from controller.reconcile.runnable_pipelines import runnable, runnable_stage
 from controller.runner.deps import RunnerDeps
 from controller.runner.folders import RunFolders
 from controller.runner.runner import Runner

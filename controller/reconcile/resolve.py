@@ -7,12 +7,8 @@ nothing about rollouts.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from urllib.parse import quote, urlsplit
 
 from controller.config.settings import StorageSettings
 from controller.domain.apps.desired import (
@@ -29,105 +25,35 @@ from controller.domain.apps.observed import ImageOrigin, ImagePin
 from controller.domain.apps.plan import subject_text
 from controller.domain.apps.smoke import MAX_FILE, SmokeCase, SmokeTestInvalid, case_of
 from controller.domain.apps.spec import (
-    ApiSpec,
     AppSpec,
     BuildImage,
     ComponentKind,
     ExistingImage,
-    FilesTarget,
     ImageSource,
     Limits,
     MLComponentSpec,
-    MLTarget,
     PipelineSpec,
-    PipelineTarget,
     SecretSpec,
     SmokeTest,
-    StageSpec,
 )
 from controller.domain.apps.status import AppStatus, ComponentStatus
 from controller.domain.errors import Stalled, Transient
 from controller.domain.localizable import Localizable
 from controller.domain.names import AppName, ComponentName, build_tag, stage_image
 from controller.domain.reasons import Reason
-from controller.domain.routing.callers import unusable_passwords, unusable_tokens
-from controller.domain.routing.passwords import cost_problem, hash_password, hash_token, is_hash, stable_salt
-from controller.domain.routing.routes import Api, Route, Service, ServiceKind
-from controller.domain.runs.pipeline import Pipeline, Stage
+from controller.domain.routing.routes import Route, Service
 from controller.domain.runs.stage_slots import Use, remainder
 from controller.domain.secret import Secret, scrub
 from controller.domain.storage.accounts import component_account, storage_env
 from controller.domain.storage.box import ModelPin, StorageAccount
 from controller.manifests.reader import nearest
 from controller.ports import Engine, Revision, Sources
+from controller.reconcile.api_access import ApiAccess
 from controller.reconcile.bugs import as_transient
+from controller.reconcile.build_inputs import build_content, build_input, package_index
 from controller.reconcile.catalog import Credentials
 from controller.reconcile.models import ModelPins, awaiting_model
-
-
-def build_content(sources: Sources, revision: Revision, source: BuildImage) -> str:
-    """Return a digest of all that a build sees: equal content gives an equal tag. Images that serve as cache change
-    only how long it takes."""
-    tree = sources.content_id(revision, source)
-    secrets = [[one.id, one.secret, one.key] for one in source.secrets]
-    # Without secrets, tags are those of earlier versions of prichal.
-    seen = [tree, source.dockerfile, source.target, source.args, *([secrets] if secrets else ())]
-    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
-
-
-def build_input(
-    commit: str,
-    source: BuildImage,
-    app: AppName,
-    secret: Callable[[str], SecretSpec | None],
-    registries: Credentials,
-) -> BuildInput:
-    """Return the input of a build that is about to begin. Raises Stalled `AwaitingSecret` if a secret is not set."""
-    values: list[tuple[str, Secret]] = []
-    for one in source.secrets:
-        found = secret(one.secret)
-        value = found.get(one.key) if found else None
-        if value is None:
-            what = (
-                Localizable("the Secret {secret!r}", secret=one.secret)
-                if found is None
-                else Localizable("the key {key!r} of the Secret {secret!r}", key=one.key, secret=one.secret)
-            )
-            how = f"prichal secret set {app} {one.secret} {one.key}"
-            raise Stalled(
-                Reason.AWAITING_SECRET,
-                Localizable(
-                    "its build waits for {what}, which is not set: set it with: {how}", what=what, how=how
-                ),
-            )
-        values.append((one.id, value))
-    return BuildInput(commit, source, tuple(values), registries if source.cache_from else ())
-
-
-def package_index(name: str | None, registries: Credentials) -> Mapping[str, Secret]:
-    """Return the configuration of pip and uv for a package registry, as secrets of a build, by id. Raises Stalled
-    `RegistryCredentials` if its Secret lacks a key."""
-    for registry, secret in registries:
-        if registry.name != name:
-            continue
-        url = registry.url
-        if secret is not None:
-            user, password = (secret.get(key) for key in ("username", "password"))
-            if not user or not password:
-                text = Localizable(
-                    "Secret {secret} of package registry {name} needs `username` and `password`",
-                    secret=secret.name,
-                    name=name,
-                )
-                raise Stalled(Reason.REGISTRY_CREDENTIALS, text)
-            parts = urlsplit(url)
-            account = f"{quote(user.reveal(), safe='')}:{quote(password.reveal(), safe='')}"
-            url = parts._replace(netloc=f"{account}@{parts.netloc}").geturl()
-        return {
-            "pip.conf": Secret(f"[global]\nindex-url = {url.replace('%', '%%')}\n"),
-            "uv.toml": Secret(f"[[index]]\nurl = {json.dumps(url)}\ndefault = true\n"),
-        }
-    return {}
+from controller.reconcile.runnable_pipelines import optional_inputs, runnable, runnable_stage
 
 
 def smoke_case(sources: Sources, test: SmokeTest, revision: Revision) -> SmokeCase:
@@ -225,7 +151,7 @@ class Resolver:
             self._take_component(component, spec, revision, status, serving.get(component.name), found)
         for pipeline in spec.pipelines:
             self._take_pipeline(pipeline, spec, revision, found)
-        services, refused = self._services(spec)
+        services, refused = self._access.services(spec)
         return Resolved(
             tuple(found.components),
             tuple(found.pipelines),
@@ -283,22 +209,9 @@ class Resolver:
         if error := self.paused.get(subject_text(kind, name)):
             raise error
 
-    def _services(self, spec: AppSpec) -> tuple[tuple[Service, ...], tuple[Unresolved, ...]]:
-        """Return the services. A service whose access rules are not available is not published, since it must
-        never be open to all by accident.
-        """
-        services, refused = [], []
-        for api in sorted(spec.apis, key=lambda api: api.path):
-            if isinstance(api.target, MLTarget):
-                continue
-            try:
-                found = self._api(api, spec.app)
-            except Stalled as error:
-                waiting, kind = error.reason == Reason.AWAITING_SECRET, ComponentKind.API_COMPONENT
-                refused.append(Unresolved(api.name, error.reason, error.message, kind=kind, waiting=waiting))
-                continue
-            services.append(_service(spec.app, found, api))
-        return tuple(services), tuple(refused)
+    @property
+    def _access(self) -> ApiAccess:
+        return ApiAccess(self.key, self._need)
 
     def _pipeline(
         self, declared: PipelineSpec, spec: AppSpec, revision: Revision, found: _Found
@@ -364,7 +277,7 @@ class Resolver:
             spec=component,
             pin=pin,
             fingerprints=fingerprints(component, pin.deploy, env, self.key, *digests),
-            apis=self._apis(component.name, spec),
+            apis=self._access.apis(component.name, spec),
             env=env,
             build=build,
             account=account,
@@ -499,59 +412,6 @@ class Resolver:
             raise Stalled(Reason.AWAITING_SECRET, message)
         return secret
 
-    def _apis(self, component: ComponentName, spec: AppSpec) -> tuple[Api, ...]:
-        ours = [
-            api for api in spec.apis if isinstance(api.target, MLTarget) and api.target.component == component
-        ]
-        return tuple(self._api(api, spec.app) for api in sorted(ours, key=lambda api: api.path))
-
-    def _api(self, api: ApiSpec, app: AppName) -> Api:
-        users = self._callers(api.auth.basic, app, unusable_passwords) if api.auth.basic else ()
-        tokens = self._callers(api.auth.token, app, unusable_tokens) if api.auth.token else ()
-        oidc = api.auth.oidc
-        return Api(
-            path=api.path,
-            name=api.name,
-            published=api.published,
-            users=tuple(sorted((user, self._hashed(app, user, value)) for user, value in users)),
-            tokens=tuple(sorted((user, hash_token(value.reveal())) for user, value in tokens)),
-            oidc_issuer=oidc.issuer if oidc else None,
-            oidc_audience=oidc.audience if oidc else None,
-            oidc_client=oidc.client_id if oidc else None,
-            oidc_claims=oidc.required_claims if oidc else (),
-            oidc_username=oidc.username_claim if oidc else "",
-            pass_identity=api.auth.identity_pass_through,
-            cors=api.cors,
-        )
-
-    def _callers(self, name: str, app: AppName, unusable: Callable[[SecretSpec], Iterable[str]]) -> Env:
-        """Return the callers, which are never empty: an API without callers would be taken for one open to
-        all.
-        """
-        found = self._need(name, app)
-        if not found.values:
-            raise Stalled(
-                Reason.SECRET_EMPTY,
-                Localizable("the Secret {name!r} names no callers; add `user: password hash`", name=name),
-            )
-        for why in unusable(found):
-            raise Stalled(Reason.CALLERS_INVALID, why)
-        return found.values
-
-    def _hashed(self, app: AppName, user: str, value: Secret) -> str:
-        if is_hash(value.reveal()):
-            if problem := cost_problem(value.reveal()):
-                advice = Localizable("create one with `prichal password hash`")
-                text = Localizable(
-                    "the password hash of {user!r} takes too long to check: {problem}; {advice}",
-                    user=user,
-                    problem=problem,
-                    advice=advice,
-                )
-                raise Stalled(Reason.PASSWORD_HASH_TOO_COSTLY, text)
-            return value.reveal()
-        return _hash_once(value, stable_salt(self.key, app, user, value.reveal()))
-
 
 def _named_image(source: ExistingImage) -> str:
     """Raises Stalled `AwaitingImage` if the manifest names no image, only which ones are followed, and none was found
@@ -567,62 +427,3 @@ def _named_image(source: ExistingImage) -> str:
 
 def _built(pins: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {reference: pin for reference, pin in pins if pin.startswith(f"{ImageOrigin.BUILD} ")}
-
-
-def _service(app: AppName, api: Api, declared: ApiSpec) -> Service:
-    match declared.target:
-        case FilesTarget(developers=developers):
-            return Service(app, api, ServiceKind.FILES, developers)
-        case PipelineTarget(pipeline=pipeline):
-            inputs, outputs = declared.inputs, declared.outputs
-            return Service(app, api, ServiceKind.PIPELINE, pipeline=pipeline, inputs=inputs, outputs=outputs)
-        case _:
-            return Service(app, api, ServiceKind.PIPELINES)
-
-
-def optional_inputs(pipeline: ComponentName, apis: Iterable[ApiSpec]) -> tuple[str, ...]:
-    """Return the inputs of the pipeline that callers of at least one of its APIs may leave out, sorted."""
-    target = PipelineTarget(pipeline)
-    return tuple(
-        sorted({v.name for api in apis if api.target == target for v in api.inputs if not v.required})
-    )
-
-
-def runnable_stage(declared: StageSpec, image: str) -> Stage:
-    """Return the stage to run. Its containers are created from `image`."""
-    return Stage(
-        declared.name,
-        image,
-        command=declared.command,
-        inputs=declared.inputs,
-        outputs=declared.outputs,
-        env=declared.env,
-        env_from=declared.env_from,
-        resources=declared.resources,
-        timeout=declared.timeout,
-        retries=declared.retries,
-        read_only_root=declared.read_only_root,
-    )
-
-
-def runnable(declared: PipelineSpec, app: AppName, commit: str, stages: tuple[Stage, ...]) -> Pipeline:
-    boxes = sorted(declared.boxes, key=lambda link: not link.default)
-    return Pipeline(
-        app,
-        declared.name,
-        commit,
-        stages,
-        vars=declared.vars,
-        boxes=tuple(ComponentName(link.name) for link in boxes),
-        continue_with=ComponentName(declared.continue_with) if declared.continue_with else None,
-        concurrency=declared.concurrency,
-        ttl_succeeded=declared.ttl_succeeded,
-        ttl_failed=declared.ttl_failed,
-        webhook=declared.webhook,
-        schedule=declared.schedule,
-    )
-
-
-@lru_cache(maxsize=4096)
-def _hash_once(password: Secret, salt: str) -> str:
-    return hash_password(password.reveal(), salt)

@@ -13,9 +13,9 @@ from controller.domain.names import build_tag
 from controller.domain.reasons import Reason
 from controller.domain.runs.pipeline import Pipeline
 from controller.ports import Revision
+from controller.reconcile.build_inputs import build_content, build_input
 from controller.reconcile.commit_manifests import spec_at
 from controller.reconcile.deps import ReconcilerDeps
-from controller.reconcile.resolve import build_content, build_input
 from controller.reconcile.secret_sources import run_secret
 
 

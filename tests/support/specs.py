@@ -17,7 +17,7 @@ from controller.domain.names import AppName
 from controller.domain.runs.pipeline import Pipeline, Stage
 from controller.manifests import load_app, load_platform
 from controller.ports import SourceFile
-from controller.reconcile.resolve import runnable, runnable_stage
+from controller.reconcile.runnable_pipelines import runnable, runnable_stage
 
 T = TypeVar("T")
 

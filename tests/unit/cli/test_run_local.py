@@ -22,7 +22,7 @@ from controller.local.inputs import GivenInput, GivenInputs, bring, inputs_of
 from controller.local.manifest import DeclaredPipeline, declared, given_secrets, secret_of
 from controller.local.outputs import collect_outputs, refuse_taken
 from controller.local.run import local_pipeline
-from controller.reconcile.resolve import runnable_stage
+from controller.reconcile.runnable_pipelines import runnable_stage
 from controller.runner.folders import RunFolders
 from tests.support.specs import make
 from tests.unit.cli.conftest import Machine
