@@ -18,6 +18,7 @@ from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from urllib.parse import SplitResult
 
 from controller.domain.localizable import Localizable
+from controller.threads import running_beside
 
 _ASKED_EVERY = 0.2  # seconds
 
@@ -81,9 +82,8 @@ def fetched_url(
 def cut_when(condition: Callable[[], bool], sock: socket.socket) -> Iterator[None]:
     """Shut the socket down as soon as the condition, which is asked again and again, is true. A condition that fails
     counts as true: what asks for it elsewhere tells why."""
-    over = threading.Event()
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         while not over.wait(_ASKED_EVERY):
             with suppress(Exception):
                 if not condition():
@@ -92,13 +92,8 @@ def cut_when(condition: Callable[[], bool], sock: socket.socket) -> Iterator[Non
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
             return
 
-    watcher = threading.Thread(target=watch, name="cut", daemon=True)
-    watcher.start()
-    try:
+    with running_beside(watch, "cut"):
         yield
-    finally:
-        over.set()
-        watcher.join()
 
 
 def seconds_left(deadline: float) -> float:

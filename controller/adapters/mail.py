@@ -27,6 +27,7 @@ from controller.domain.secret import Secret
 from controller.domain.text import excerpt, printable
 from controller.domain.units import in_utc
 from controller.fetch import network_words, seconds_left
+from controller.threads import running_beside
 
 #: Returns user name and password, or None without a login. Raises ControllerError.
 Login = Callable[[], tuple[str, Secret] | None]
@@ -131,9 +132,8 @@ class SmtpSender:
 def _cut_after(deadline: float, smtp: smtplib.SMTP) -> Iterator[None]:
     """Raise TimeoutError if the block, which uses `smtp`, is not over by then. Its socket is another one after
     STARTTLS, so the present one is shut down again and again."""
-    over = threading.Event()
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         pause = max(0.0, deadline - time.monotonic())
         while not over.wait(pause):
             pause = _CUT_EVERY
@@ -141,17 +141,13 @@ def _cut_after(deadline: float, smtp: smtplib.SMTP) -> Iterator[None]:
                 with suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
-    watcher = threading.Thread(target=watch, name="mail", daemon=True)
-    watcher.start()
     try:
-        yield
+        with running_beside(watch, "mail"):
+            yield
     except (OSError, smtplib.SMTPException) as error:
         if time.monotonic() >= deadline:
             raise TimeoutError from error
         raise
-    finally:
-        over.set()
-        watcher.join()
 
 
 def _of_recipients(refused: dict[str, tuple[int, bytes]]) -> DeliveryDecision:

@@ -12,8 +12,8 @@ from controller.cli.exits import Exit
 from controller.cli.formats import Format, output_option
 from controller.cli.new import set_pairs
 from controller.cli.output import Column, echo, print_message, show_view, table_of
-from controller.cli.remote import Remote, remote_options
-from controller.cli.session import config_option, dry_run_option, wait_options
+from controller.cli.remote import Remote, remote_options, waiting_options
+from controller.cli.session import config_option
 from controller.client.platform.api import Document, Platform
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
@@ -64,11 +64,7 @@ def templates(remote: Remote, output: Format) -> int:
 @click.option("--memory", metavar="SIZE", help="Memory that it may use.")
 @click.option("--storage", metavar="SIZE", help="Capacity of its boxes.")
 @click.option("--gpus", metavar="N", help="GPUs that it may use.")
-@wait_options
-@output_option
-@dry_run_option
-@remote_options
-@config_option
+@waiting_options
 def create(
     remote: Remote,
     name: str,
@@ -95,11 +91,7 @@ def create(
 @click.command()
 @app_argument()
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@wait_options
-@output_option
-@dry_run_option
-@remote_options
-@config_option
+@waiting_options
 def delete(remote: Remote, app: str, yes: bool, wait: bool, timeout: float, output: Format) -> int:
     """Delete an app, with what connects it.
 

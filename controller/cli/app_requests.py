@@ -11,8 +11,8 @@ from controller.cli.completion import app_argument
 from controller.cli.exits import GOOD_OUTCOMES, Exit
 from controller.cli.formats import Format, output_option
 from controller.cli.output import echo, print_message
-from controller.cli.remote import Remote, remote_options
-from controller.cli.session import config_option, dry_run_option, wait_options
+from controller.cli.remote import Remote, remote_options, waiting_options
+from controller.cli.session import config_option, dry_run_option
 from controller.cli.waiting import last_event, wait_for
 from controller.client.platform.api import AppRequest, Document, Platform
 
@@ -35,11 +35,7 @@ def _commit(context: click.Context, parameter: click.Parameter, value: str | Non
     callback=_commit,
     help="With --wait: fail if another commit was applied. For the pipeline that pushed COMMIT.",
 )
-@wait_options
-@output_option
-@dry_run_option
-@remote_options
-@config_option
+@waiting_options
 def reconcile(
     remote: Remote, app: str, revision: str | None, wait: bool, timeout: float, output: Format
 ) -> int:
@@ -117,11 +113,7 @@ def suspend(remote: Remote, app: str, output: Format) -> int:
 
 @click.command()
 @app_argument()
-@wait_options
-@output_option
-@dry_run_option
-@remote_options
-@config_option
+@waiting_options
 def resume(remote: Remote, app: str, wait: bool, timeout: float, output: Format) -> int:
     """Let a suspended or rolled back app go on.
 
@@ -141,11 +133,7 @@ def resume(remote: Remote, app: str, wait: bool, timeout: float, output: Format)
     help="The revision, by its first characters or as the number of an entry of the history.  "
     "[default: the newest one before the present commit that was ready]",
 )
-@wait_options
-@output_option
-@dry_run_option
-@remote_options
-@config_option
+@waiting_options
 def rollback(
     remote: Remote, app: str, revision: str | None, wait: bool, timeout: float, output: Format
 ) -> int:
@@ -159,11 +147,7 @@ def rollback(
 
 @click.command()
 @app_argument()
-@wait_options
-@output_option
-@dry_run_option
-@remote_options
-@config_option
+@waiting_options
 def approve(remote: Remote, app: str, wait: bool, timeout: float, output: Format) -> int:
     """Approve a commit that waits.
 

@@ -25,8 +25,9 @@ import click
 from click.core import ParameterSource
 
 from controller import __version__
+from controller.cli.formats import output_option
 from controller.cli.output import print_message
-from controller.cli.session import Session, host_user
+from controller.cli.session import Session, config_option, dry_run_option, host_user, wait_options
 from controller.domain.runs.addresses import PipelineAddress, RunAddress, parse_pipeline, parse_run
 from controller.domain.secret import Secret
 from controller.domain.storage.addresses import AddressInvalid, BoxAddress, parse_address
@@ -258,6 +259,13 @@ def remote_options(command: F) -> F:
         return command(remote, *arguments, **named)
 
     return called  # type: ignore[return-value]
+
+
+def waiting_options(command: F) -> F:
+    """Add the options of a command that asks the platform for something, and can wait until it is done."""
+    for add in (config_option, remote_options, dry_run_option, output_option, wait_options):
+        command = add(command)
+    return command
 
 
 def area_option(command: F) -> F:

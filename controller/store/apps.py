@@ -8,12 +8,11 @@ import re
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from functools import lru_cache
 
 from controller.domain.apps.status import AppStatus, Event, Rollback
 from controller.domain.names import AppName
 from controller.domain.text import printable
-from controller.store.codec import decode, encode
+from controller.store.codec import encode, remembering
 from controller.store.events import EventLog
 from controller.store.pass_inputs import digest_of_inputs
 from controller.store.rows import RowKind, RowReader
@@ -42,27 +41,11 @@ SELECT asked.app, status, {_DECIDED} FROM (SELECT ? AS app) AS asked LEFT JOIN a
 _REVISION = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _MOST_AUTHOR = 200  # characters
 
-
-#: Statuses that are read back once for each of their texts: pages and lists read all of them, and few have changed.
-_MOST_KEPT = 2048
-_LONGEST_KEPT = 16_384  # characters
-
-
-def _decoded(row: sqlite3.Row) -> AppStatus:
-    text = row["status"]
-    return _status_of(text) if len(text) <= _LONGEST_KEPT else decode(AppStatus, text)
-
-
-@lru_cache(_MOST_KEPT)
-def _status_of(text: str) -> AppStatus:
-    return decode(AppStatus, text)
-
-
 STATUSES = RowKind(
     "the status of the app",
     "apps",
     ("app",),
-    _decoded,
+    remembering(AppStatus, "status", most=2048, longest=16_384),  # pages and lists read all of them
     away=("UPDATE apps SET status = json_object('app', app) WHERE app = :app",),
 )
 

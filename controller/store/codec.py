@@ -9,10 +9,11 @@ separate column or are not stored.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -46,6 +47,18 @@ def _plain(value: object) -> object:
 
 def _is_message(value: object) -> bool:
     return isinstance(value, Localizable)
+
+
+def remembering(kind: type[T], column: str, most: int, longest: int) -> Callable[[sqlite3.Row], T]:
+    """Return a function that decodes a column of a row. It remembers the last `most` values, by their texts, of which
+    each has at most `longest` characters: rows are read again and again, and few of them have changed."""
+    remembered = lru_cache(most)(partial(decode, kind))
+
+    def read(row: sqlite3.Row) -> T:
+        text = row[column]
+        return remembered(text) if len(text) <= longest else decode(kind, text)
+
+    return read
 
 
 def decode(kind: type[T], text: str) -> T:

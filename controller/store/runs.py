@@ -12,7 +12,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
-from functools import lru_cache, partial
+from functools import partial
 
 from controller.domain.errors import Stalled, Transient
 from controller.domain.host_paths import may_have_host_paths, without_host_paths
@@ -39,7 +39,7 @@ from controller.domain.runs.submissions import RunSubmission, admit
 from controller.domain.runs.webhooks import messages
 from controller.domain.units import about_size
 from controller.ports import QueueLimits, RunLimits
-from controller.store.codec import decode, encode
+from controller.store.codec import decode, encode, remembering
 from controller.store.inbox import SUBMITTED_BY
 from controller.store.notifications import NoticeTable
 from controller.store.rows import RowKind, RowReader
@@ -155,20 +155,7 @@ AFTER_ALL = "~"  # no id is greater: ids have lower-case letters and digits
 _STATES = frozenset(RunState)
 
 
-#: Runs that are read back once for each of their texts: an open page of a pipeline reads the newest ones again and
-#: again, and few of them have changed.
-_MOST_KEPT = 256
-_LONGEST_KEPT = 8192  # characters
-
-
-def _run(row: sqlite3.Row) -> Run:
-    text = row["run"]
-    return _run_of(text) if len(text) <= _LONGEST_KEPT else decode(Run, text)
-
-
-@lru_cache(_MOST_KEPT)
-def _run_of(text: str) -> Run:
-    return decode(Run, text)
+_run = remembering(Run, "run", most=256, longest=8192)  # an open page of a pipeline reads its newest ones
 
 
 def _pipeline(row: sqlite3.Row) -> Pipeline:

@@ -20,6 +20,7 @@ from controller.adapters.docker.egress import Egress
 from controller.adapters.docker.networks import BRIDGE
 from controller.config import DockerSettings
 from controller.domain import labels
+from controller.threads import running_beside
 
 log = logging.getLogger(__name__)
 
@@ -78,22 +79,17 @@ class BuildSteps:
         """Limit the number of processes in each step's container once it is created, since the builder has no
         option for it. A step that creates processes at once has some milliseconds before.
         """
-        client, ended = self._connection.client_with(None), threading.Event()
+        client = self._connection.client_with(None)
         ours = {"type": "container", "event": "create", "label": f"{labels.BUILT_BY}={self._instance}"}
         stream = client.events(since=datetime.now(UTC), filters=ours, decode=True)
 
-        def bound() -> None:
+        def bound(ended: threading.Event) -> None:
             with closing_on_stop(stream, ended.is_set), suppress(docker.errors.DockerException, OSError):
                 for event in stream:
                     self._limit_processes(event["Actor"]["ID"])
 
-        watching = threading.Thread(target=bound, name="build-steps", daemon=True)
-        watching.start()
-        try:
+        with running_beside(bound, "build-steps"):
             yield
-        finally:
-            ended.set()
-            watching.join()
 
     def _limit_processes(self, container: str) -> None:
         client = self._connection.client

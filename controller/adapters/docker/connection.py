@@ -19,6 +19,8 @@ from docker import APIClient
 from docker.types.daemon import CancellableStream
 from requests import Response
 
+from controller.threads import running_beside
+
 #: Connections kept open: reconcile workers, watcher and log readers together stay below this.
 POOL_SIZE = 32
 #: Seconds between checks of `stop()` while a stream is silent.
@@ -169,18 +171,12 @@ def closing_on_stop(stream: CancellableStream[Any], stop: Callable[[], bool]) ->
     """End the stream soon after `stop()` returns true, and with the block at the latest. A quiet stream
     blocks in `read`; closing it from another thread is the SDK's own way to end it.
     """
-    ended = threading.Event()
 
-    def close() -> None:
+    def close(ended: threading.Event) -> None:
         while not ended.is_set() and not stop():
             ended.wait(STOP_PAUSE)
         with suppress(OSError, AttributeError):  # already closed by the engine
             stream.close()
 
-    closer = threading.Thread(target=close, name="docker-stream", daemon=True)
-    closer.start()
-    try:
+    with running_beside(close, "docker-stream"):
         yield
-    finally:
-        ended.set()
-        closer.join()

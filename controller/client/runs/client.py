@@ -8,7 +8,6 @@ response was lost; waiting and following continue after a restart of the server.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
 from typing import Any, Final, Self
 
 from controller.client.retry import RetryPolicy
@@ -45,9 +44,7 @@ class RunsClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._patience.stop()
         self._long_patience.stop()
         self._connections.clear()
