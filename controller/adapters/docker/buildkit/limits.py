@@ -52,7 +52,12 @@ _END = 5  # seconds for the container to put back what it has changed
 
 
 def script(settings: DockerSettings) -> str:
-    """Return a script that sets limits until it is ended. Both versions of control groups have other files."""
+    """Return a script that sets limits until it is ended. Both versions of control groups have other files.
+
+    At its end it puts back what it has lowered last: another instance may have ended since the first time, whose limit
+    would stay otherwise, so it looks once more before. A signal only ends the loop, since a limit that is set and not
+    yet noted would stay as well.
+    """
     quota = round(settings.build_cpus * 100_000)
     memory, pids = TOGETHER * settings.build_memory, TOGETHER * settings.build_pids
     second_above = "\n".join(
@@ -94,11 +99,16 @@ $changed"
   had=
 }}
 back() {{
-  echo "$changed" | while read -r file value; do [ -z "$file" ] || echo "$value" >$file 2>/dev/null; done
-  exit 0
+  seen=
+  echo "$changed" | while read -r file value; do
+    case "$seen " in *" $file "*) continue ;; esac
+    seen="$seen $file"
+    [ -z "$file" ] || echo "$value" >"$file" 2>/dev/null
+  done
 }}
 changed=
-trap back TERM
+ended=
+trap 'ended=yes' TERM
 second() {{
 {second}
 {second_above}
@@ -110,12 +120,14 @@ first() {{
 if [ -e cgroup.controllers ]; then each=second; else each=first; fi
 if [ $each = first ] && ! [ -d memory ]; then echo 'the host has no control group for memory' >&2; exit 1; fi
 n=0
-while :; do
+while [ -z "$ended" ]; do
   $each
   if [ $n -eq 0 ]; then df -Pk / | sed -n '2s/^[^ ]* *[0-9]* *[0-9]* *\\([0-9]*\\).*/free \\1/p'; fi
   n=$(( (n + 1) % {round(_LOOK / _PAUSE)} ))
   sleep {_PAUSE}
 done
+$each
+back
 """
 
 
