@@ -176,8 +176,9 @@ class LiveRunApi:
         await send({"type": "http.response.body", "body": b"" if head else body, "more_body": False})
 
     def _whole(self, run: Run, call: ServiceCall) -> tuple[Run, bytes]:
-        """Return the run with its large inputs, and the document of it. In a thread: it takes milliseconds."""
-        found = self._store.runs.get(run.app, run.id) or run
+        """Return the run with its large inputs, and the document of it. In a thread: it takes milliseconds. Raises
+        RequestRefused if it was removed meanwhile."""
+        found = check_run(self._store.runs.get(run.app, run.id), call, run.name, run.id, self._store)
         return found, _document(found, call)
 
 

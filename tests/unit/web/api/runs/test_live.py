@@ -15,7 +15,8 @@ import pytest
 import uvloop
 
 from controller.config import Settings
-from controller.domain.runs.run import RunInput, RunState, new_run, new_run_id
+from controller.domain.names import AppName
+from controller.domain.runs.run import Run, RunInput, RunState, new_run, new_run_id
 from controller.store import SqliteStore
 from controller.web.api.runs import live as runs_live
 from controller.web.api.runs import streams as run_streams
@@ -192,6 +193,25 @@ def test_a_run_with_large_inputs_is_told_whole_and_kept_in_brief(run: Any) -> No
         kept = [given.data for each in bench.live._news._known.values() for given in each.inputs]
         assert len(kept) == 12
         assert max(map(len, kept)) < 100
+
+    run(scenario)
+
+
+def test_a_run_that_is_removed_before_its_inputs_are_read_is_gone(run: Any) -> None:
+    """Those who follow it know it without them."""
+
+    async def scenario(bench: Bench) -> None:
+        id = bench.submit(inputs=[RunInput("note", "str", json.dumps("x" * 200_000))])
+        bench.player.finish(id)
+        find = bench.live._news.run
+
+        def removed_at_once(app: AppName, id: str) -> Run | None:
+            found = find(app, id)
+            bench.player.forget(id)
+            return found
+
+        bench.live._news.run = removed_at_once  # type: ignore[method-assign]
+        assert await bench.refused(f"runs/{id}") is ProblemKind.RUN_GONE
 
     run(scenario)
 
