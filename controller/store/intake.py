@@ -39,9 +39,8 @@ from controller.store.webhooks import WebhookTable, read_ended
 log = logging.getLogger(__name__)
 
 AT_ONCE = 50  # requests of a kind in one transaction
-AT_ONCE_SIZE = (
-    2 * 2**20
-)  # characters of submissions in one transaction, for which all who write a request wait
+#: Characters of submissions in one transaction, for which all who write a request wait.
+AT_ONCE_SIZE = 2 * 2**20
 AT_ONE_GO = 1000  # requests at once; the rest is taken in the next call, so that others are served in between
 WAITING = 1000  # apps with a pass in the queue; beyond it, none is taken for unknown apps
 TOLD, QUIET = 20, 60.0  # lines of the log within so many seconds

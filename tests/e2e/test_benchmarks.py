@@ -16,9 +16,8 @@ import pytest
 from benchmarks.__main__ import SECTIONS
 from tests.support.pages import ROOT, blocks
 
-pytestmark = pytest.mark.timeout(
-    1800
-)  # the first test waits for all sections, and the peers beside them are installed
+#: The first test waits for all sections, and for the installation of the peers beside them.
+pytestmark = pytest.mark.timeout(1800)
 
 
 @dataclass(frozen=True)

@@ -165,9 +165,8 @@ class RunInput:
     box: str = ""  # another connected box than the default one
 
 
-ELLIPSIS = (
-    "…"  # in place of the data of a long input where a run is read in brief; as JSON it would be no value
-)
+#: In place of the data of a long input where a run is read in brief. It is not JSON, unlike the data of any value.
+ELLIPSIS = "…"
 
 
 class AreaKind(StrEnum):
