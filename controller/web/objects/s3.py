@@ -298,10 +298,12 @@ def listed_again(query: Mapping[str, str]) -> dict[str, str]:
 
 
 def _behind(place: str, query: Mapping[str, str]) -> str:
-    """Return a text that sorts behind an object, or behind all of a folder that was listed as one."""
+    """Return a text that sorts behind an object, or behind all of a folder that was listed as one. The prefix itself
+    is not one: a listing that begins there has all that follows."""
     if not place:
         return place
-    return place + ("\U0010ffff" if query.get("delimiter") and place.endswith("/") else "\x01")
+    is_folder = query.get("delimiter") and place.endswith("/") and place != query.get("prefix", "")
+    return place + ("\U0010ffff" if is_folder else "\x01")
 
 
 # --- XML --------------------------------------------------------------------------------------------------------

@@ -178,6 +178,16 @@ def test_a_listing_shows_what_was_written_before(container: Container, how: str)
         )
 
 
+@pytest.mark.parametrize("how", ["start-after", "marker"])
+def test_a_listing_of_a_folder_may_begin_at_the_folder(container: Container, how: str) -> None:
+    """As clients ask who do not want the folder itself: what is in it is not passed over."""
+    for key in ("g/0", "g/h/0", "i/0"):
+        container.put(key, b"x")
+    kind = {} if how == "marker" else {"list-type": "2"}
+    asked = {"prefix": "g/", "delimiter": "/", how: "g/", **kind}
+    assert names_of(container.ask("GET", f"/{BUCKET}", asked).body) == ["g/0", "g/h/"]
+
+
 def names_of(listing: bytes) -> list[str]:
     found = re.findall(rb"<(?:Key|Prefix)>([^<]+)</", listing.replace(b"<Prefix>g/</Prefix>", b""))
     return sorted(name.decode() for name in found)
