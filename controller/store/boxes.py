@@ -194,10 +194,11 @@ class BoxTable:
                 coming = db.execute(COMING, (arrival.bucket, arrival.key, now)).fetchone()["size"]
                 if not usage.has_space_for(coming + arrival.size):
                     return usage
-            row = (arrival.began, arrival.until, arrival.upload, arrival.part)
-            begun = db.execute(ARRIVE, (arrival.bucket, arrival.key, arrival.size, *row)).lastrowid
-        assert begun is not None
-        return begun
+            return _arrive(db, arrival)
+
+    def announce(self, arrival: Arrival) -> int:
+        with self._database.write() as db:
+            return _arrive(db, arrival)
 
     def arriving(self, bucket: str, upload: str, now: float) -> tuple[Arrival, ...]:
         query = (
@@ -412,6 +413,13 @@ def _record(row: sqlite3.Row) -> BoxRecord:
 def _move(row: sqlite3.Row) -> GroupMove:
     names = ("bucket", "source", "target", "files", "began", "stepped", "moved")
     return replace(GroupMove(*(row[name] for name in names)), done=bool(row["done"]))
+
+
+def _arrive(db: sqlite3.Connection, arrival: Arrival) -> int:
+    row = (arrival.size, arrival.began, arrival.until, arrival.upload, arrival.part)
+    begun = db.execute(ARRIVE, (arrival.bucket, arrival.key, *row)).lastrowid
+    assert begun is not None
+    return begun
 
 
 def _arrival(row: sqlite3.Row) -> Arrival:

@@ -63,8 +63,12 @@ class Boxes(Protocol):
         return its id; else return the free space. A part only needs the space of its upload. `arrival.id` is
         ignored."""
 
+    def announce(self, arrival: Arrival) -> int:
+        """Record a change that needs no space, such as a deletion, and return its id. `arrival.id` is ignored."""
+
     def arriving(self, bucket: str, upload: str, now: float) -> tuple[Arrival, ...]:
-        """Return the parts of an upload that are being sent, oldest first."""
+        """Return the parts of an upload that are being sent, oldest first; without one, the objects that are being sent
+        or changed."""
 
     def prolong(self, ids: Iterable[int], until: float) -> None:
         """Extend arrivals that are still in progress."""

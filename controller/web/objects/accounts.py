@@ -341,7 +341,7 @@ class AccountApi:
         if ask.condition is None:
             yield
             return
-        arrival = await self._in_thread(self._reservations.put, ask.bucket, ask.key, 0)
+        arrival = await self._in_thread(self._reservations.announce, ask.bucket, ask.key)
         async with self._given_back(ask, _Room(pending=arrival)):
             await self._require_condition(ask, arrival)
             yield

@@ -15,6 +15,9 @@ CHECKSUMS = frozenset(
     f"x-amz-checksum-{name}" for name in ("crc32", "crc32c", "crc64nvme", "sha1", "sha256", "type", "mode")
 )
 CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since"))
+#: Conditions of writes, which are judged here (`conditions`) right before the last byte of a body. Storages do not get
+#: them with a body: MinIO would lock the object as long as it comes, and not answer when it is asked for the object.
+JUDGED = frozenset(("if-match", "if-none-match"))
 #: Of an upload and of a download through a link.
 PUT_FIELDS = (
     frozenset(("content-type", "content-md5", "x-amz-sdk-checksum-algorithm")) | CHECKSUMS | CONDITIONS

@@ -190,6 +190,7 @@ class ObjectProxy:
         self, caller: CallerConnection, request: ObjectRequest, link: ObjectLink, access: StorageAccess
     ) -> None:
         passed = _fields(request, header_fields.PUT_FIELDS)
+        passed = {name: value for name, value in passed.items() if name not in header_fields.JUDGED}
         length = _length(request)
         claim = _claim(passed, length)
         arrival = await self._in_thread(self._reservations.admit, link, length)

@@ -61,9 +61,12 @@ class Reservations:
         allowed = self.store.boxes.arrive(arrival, arrival.began)
         if isinstance(allowed, BoxUsage):
             raise RequestRefused(full(record, allowed, arrival.size))
+        return self._numbered(arrival, allowed)
+
+    def _numbered(self, arrival: Arrival, id: int) -> Arrival:
         with self._lock:
-            self._coming.add(allowed)
-        return replace(arrival, id=allowed)
+            self._coming.add(id)
+        return replace(arrival, id=id)
 
     def require_settled(self, bucket: str, keys: Iterable[str]) -> None:
         """Refused if a run is publishing into a group of one of them. Asked before something begins, and of
@@ -121,6 +124,13 @@ class Reservations:
     def put(self, bucket: str, key: str, length: int) -> Arrival:
         """Room for an object that an account sends in one piece, or copies."""
         return self.admit(ObjectLink("PUT", bucket, key, int(time.time()), 1), length)
+
+    def announce(self, bucket: str, key: str) -> Arrival:
+        """Record that an object is being deleted, or made of parts that have their space already, so that others with a
+        condition see it. A full box does not refuse it."""
+        now = time.time()
+        arrival = Arrival(0, bucket, key, 0, now, now + BELIEVED)
+        return self._numbered(arrival, self.store.boxes.announce(arrival))
 
     def copy(self, bucket: str, key: str, source: tuple[str, str]) -> Arrival | None:
         """Reserve space for a copy. Return None if the object is copied onto itself or does not exist, which takes

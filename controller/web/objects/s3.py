@@ -19,7 +19,14 @@ from xml.sax.saxutils import escape
 
 from controller.domain.storage.links import LinkInvalid, check_key, path_of, read_path
 from controller.web.objects.conditions import WriteCondition, condition_of
-from controller.web.objects.header_fields import CHECKSUMS, CONDITIONS, GET_FIELDS, is_acted_on, without_range
+from controller.web.objects.header_fields import (
+    CHECKSUMS,
+    CONDITIONS,
+    GET_FIELDS,
+    JUDGED,
+    is_acted_on,
+    without_range,
+)
 
 MAX_XML = 2 * 2**20  # bytes of a body that is read whole
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -94,6 +101,8 @@ FORMS: Mapping[tuple[str, bool], tuple[OperationForm, ...]] = {
 }
 #: Operations after which an object is another one, or none.
 _CONDITIONAL = frozenset((S3Operation.PUT, S3Operation.COPY, S3Operation.COMPLETE, S3Operation.DELETE))
+#: What an object in a DeleteObjects document may have to be deleted.
+_DELETE_CONDITIONS = frozenset(("ETag", "LastModifiedTime", "Size"))
 _COPIES = {S3Operation.PUT: S3Operation.COPY, S3Operation.PUT_PART: S3Operation.COPY_PART}
 #: Names in a query that do not concern the storage: SDKs name the operation, and links are signed there.
 _ASIDE = frozenset(
@@ -110,7 +119,7 @@ _SAYS = frozenset(
         "content-encoding",
     )
 )
-_WRITES = frozenset(("content-md5", "x-amz-sdk-checksum-algorithm")) | CHECKSUMS | CONDITIONS
+_WRITES = frozenset(("content-md5", "x-amz-sdk-checksum-algorithm")) | CHECKSUMS | (CONDITIONS - JUDGED)
 _COPIED = frozenset(
     ("x-amz-copy-source-if-match", "x-amz-copy-source-if-none-match", "x-amz-copy-source-if-modified-since")
 ) | {"x-amz-copy-source-if-unmodified-since"}
@@ -350,17 +359,24 @@ def read_deletion(body: bytes) -> DeleteRequest:
         if _name(child) == "Quiet":
             quiet = (child.text or "").strip().lower() == "true"
         elif _name(child) == "Object":
-            found = [part.text or "" for part in child if _name(part) == "Key"]
-            if len(found) != 1 or any(_name(part) == "VersionId" for part in child):
-                raise S3Error(
-                    400, "MalformedXML", "Each object is named by one Key, and boxes keep no versions."
-                )
-            keys.append(found[0])
+            keys.append(_key_to_delete(child))
     if not 1 <= len(keys) <= 1000:
         raise S3Error(400, "MalformedXML", "1 to 1000 objects are deleted at once.")
     for key in keys:
         _check(key)
     return DeleteRequest(tuple(keys), quiet)
+
+
+def _key_to_delete(entry: ElementTree.Element) -> str:
+    keys = [part.text or "" for part in entry if _name(part) == "Key"]
+    if len(keys) != 1 or any(_name(part) == "VersionId" for part in entry):
+        raise S3Error(400, "MalformedXML", "Each object is named by one Key, and boxes keep no versions.")
+    # An object that has changed meanwhile would be deleted.
+    if any(_name(part) in _DELETE_CONDITIONS for part in entry):
+        raise S3Error(
+            501, "NotImplemented", "DeleteObjects has no conditions: use DeleteObject with If-Match."
+        )
+    return keys[0]
 
 
 def rebuilt_completion(body: bytes) -> bytes:

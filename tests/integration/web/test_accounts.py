@@ -579,3 +579,21 @@ def test_a_box_holds_what_it_holds(container: Container) -> None:
         for n in range(1, 5)
     ]
     assert small == [200, 200, 507, 507]
+
+
+def test_what_needs_no_room_is_done_in_a_full_box(container: Container) -> None:
+    """With a condition, too: a deletion makes room, and parts have theirs already."""
+    boxes = container.files.web.store.boxes
+    container.put("a", b"hello")
+    etag = container.get("a").headers["etag"]
+    path, upload = path_of(BUCKET, "large"), begin(container)
+    part = container.ask("PUT", path, {"uploadId": upload, "partNumber": "1"}, b"part").headers["etag"]
+    boxes.save(BoxRecord(AppName("demo"), BOX, BUCKET, 1))
+    assert container.put("b", b"x").status == 507
+    done = f"<Part><PartNumber>1</PartNumber><ETag>{part}</ETag></Part>"
+    whole = f"<CompleteMultipartUpload>{done}</CompleteMultipartUpload>".encode()
+    assert container.ask("POST", path, {"uploadId": upload}, whole, {"if-none-match": "*"}).status == 200
+    assert container.get("large").body == b"part"
+    deletion = container.ask("DELETE", path_of(BUCKET, "a"), headers={"if-match": etag})
+    assert (deletion.status, container.get("a").status) == (204, 404)
+    assert not boxes.arriving(BUCKET, "", time.time())
