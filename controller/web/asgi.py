@@ -9,17 +9,11 @@ import asyncio
 import gc
 import logging
 import os
-import re
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from a2wsgi import WSGIMiddleware
 
 from controller.config import Settings, WebSettings
 from controller.domain.apps.usage import Resource, TakenShare
@@ -27,11 +21,9 @@ from controller.domain.errors import ControllerError
 from controller.domain.names import AppName, is_dns_label
 from controller.domain.reasons import Reason
 from controller.domain.routing.routes import ServiceKind
-from controller.domain.routing.shares import API_REQUESTS
 from controller.domain.routing.shares import TRANSFERS as MOST_TRANSFERS
 from controller.domain.traces import TraceContext, context_of_headers, text_of
 from controller.guards import GuardedStep
-from controller.logging_setup import SparseLog
 from controller.ports import Store
 from controller.store import SqliteStore, open_guest_store
 from controller.store.calls import CallTable
@@ -41,15 +33,13 @@ from controller.store.request_metrics import RequestMetrics, worker_file
 from controller.tracing import OFF, Tracer, span
 from controller.tracing.starting import start_tracing
 from controller.web.access_log import AccessEntry, AccessLog
-from controller.web.api.platform.admission import FILE_FORM, FORM
 from controller.web.api.platform.live import LiveEndpoints, client_info_of
 from controller.web.api.runs.live import MAX_BODY, LiveRunApi
 from controller.web.app import INTERNAL, create_app
 from controller.web.async_calls.api import CallCaller
 from controller.web.async_calls.calls import AsyncCalls
 from controller.web.async_calls.presence import WorkerPresence
-from controller.web.auth import browsers, page_tokens
-from controller.web.auth.admin import SAFE, ClientInfo
+from controller.web.auth import browsers
 from controller.web.auth.authenticate import AuthenticatedCaller, Authenticator
 from controller.web.auth.call_passes import HEADER, SHARED, CallPasses, is_by_pass, without_page
 from controller.web.auth.caller_names import CallerNames
@@ -69,12 +59,11 @@ from controller.web.gateway.body import (
     Receive,
     RequestBody,
     Send,
-    once,
 )
 from controller.web.gateway.coding import refuse_coded
 from controller.web.gateway.cors import CorsPolicy, CorsRequest
 from controller.web.gateway.forward import ForwardedCall, Forwarder, ResponseState
-from controller.web.gateway.headers import Header, host_for, lines_for, request_id, split
+from controller.web.gateway.headers import host_for, lines_for, request_id, split
 from controller.web.gateway.hosts import HostNames, HostRedirect
 from controller.web.gateway.pool import ConnectionPool
 from controller.web.gateway.proxies import RequestOrigin, TrustedProxies
@@ -87,7 +76,6 @@ from controller.web.gateway.router import (
     Router,
     ServeService,
     UpstreamTarget,
-    dialect_of,
     find_route,
     may_be_async,
 )
@@ -106,50 +94,28 @@ from controller.web.gateway.upstream import UpstreamError
 from controller.web.gateway.watch import RouteWatch
 from controller.web.git.callers import GitCallers
 from controller.web.git.endpoint import GitBody, GitEndpoint, is_git
+from controller.web.inbound_request import InboundRequest, measure_size, scope_of, track_status
 from controller.web.methods import answer_for
 from controller.web.objects.listen import ObjectListener
 from controller.web.objects.proxy import ObjectProxy
 from controller.web.pages.live import LivePages
-from controller.web.pages.problem_page import problem_page, wants_problem_page
 from controller.web.pages.table import LIVE
+from controller.web.platform_bodies import PlatformBodies
 from controller.web.preferences import Preferences
-from controller.web.problems import HttpProblem, ProblemKind, RequestRefused, wants_messages
+from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
+from controller.web.refusals import answer_empty, refuse, store_problem
 from controller.web.storage import Connect, StorageClient
+from controller.web.wsgi_bridge import WsgiBridge, page_of
 
 log = logging.getLogger(__name__)
 
-THREADS = 8  # that run Flask in one worker, behind each bridge
-WAITING = 64  # requests that may wait for a bridge's threads
 TRANSFERS = 60.0  # seconds that file transfers get when a worker stops
-WAITING_EACH = API_REQUESTS  # of them for one app, or for one kind of the platform's own
-SMALL_BODY = 2**20  # bytes of a request to the platform itself; webhooks have a limit of their own
-HOOKS, HOOKS_EACH = 64, 4  # webhooks that are read at once, and of them for one repository
-SMALL_FORM = 2**14  # bytes of a form, which is read before its sender is known
-LARGE_FORM = (
-    2**18
-)  # of one with a file or many names; Flask keeps so few in memory: no Secret gets onto a disk
-TAKES_FILE = re.compile(r"/-/apps/[^/]+/secrets")  # paths of forms with a file
-TAKES_NAMES = re.compile(r"/-/apps/[^/]+/files/.+")  # and of those with the names of all files on a page
-FORMS, FORMS_EACH = 64, 8  # forms that are read at once, and of them from one address
 PASSES, PASSES_EACH = 32, 8  # passes that are checked at once, and of them for one API
-LINGER = 5.0  # seconds for which the rest of a refused body is read and discarded
-LINGER_BYTES = 32 * 2**20
-LINGER_RATE = 8 * 2**20  # bytes a second of one of them: reading what nobody needs must not cost much
-LINGERING = 1000  # requests of which that is done at once
-PAGES = frozenset(
-    ("hooks", "healthz", "readyz", "metrics", "apps", "login", "static")
-)  # that have a share of their own
-HOOK = re.compile(r"/-/hooks/([^/]+)")
-PLAIN = "text/plain; charset=utf-8"  # which Git shows
 DESCRIBED = (b"/openapi.json", b"/docs")  # paths for which a platform server gets the security schemes
 NOT_YET = (Reason.STATE_MISSING, Reason.STATE_UNWRITABLE, Reason.STATE_BUSY, Reason.STATE_SET_ASIDE)
 PATIENCE, LOOK = 60.0, 0.1  # seconds to wait for the daemon, and between two checks
 PERIOD = 5.0  # seconds, as often as the daemon looks at what apps take of their shares
 CALLER_LEFT = 499  # counted as this; nobody sees it
-
-
-_refusals = SparseLog(log)
-_lingering = WorkerShares("refused bodies", LINGERING, LINGERING)
 
 
 class Application:
@@ -208,25 +174,6 @@ async def _visited(path: Path) -> SqliteStore:
                 raise
         await asyncio.sleep(LOOK)
     return open_guest_store(path)
-
-
-@dataclass(slots=True)
-class InboundRequest:
-    """A request in progress: the ASGI scope, and its parsed header."""
-
-    scope: Message
-    special: dict[bytes, bytes]  # fields that the gateway acts on
-    lines: list[bytes]  # header lines for the component
-    identity: bytes  # the request id
-    incoming: IncomingBody
-    send: Send
-    answered: ResponseState
-    label: str = "-"  # for the counts
-    began: float = 0.0
-    counted: bool = False  # the counts have its end
-    trace: RequestTrace | None = None  # while tracing is on
-    user: str = ""  # as an API has authenticated them
-    size: int = 0  # bytes of the response's body, while there is an access log
 
 
 class GatewayApp:
@@ -308,9 +255,8 @@ class GatewayApp:
         self._pass_checks = WorkerShares("calls by pass", PASSES, PASSES_EACH)
         self._calls = WorkerShares("calls", web.queue_limit, web.per_app)
         self._open = WorkerShares("WebSockets", web.sockets, web.sockets_per_app)
-        self._hooks = WorkerShares("webhooks", HOOKS, HOOKS_EACH)
-        self._forms = WorkerShares("forms", FORMS, FORMS_EACH)
         self._max_body = web.max_body
+        self._bodies = PlatformBodies(self._store, self._callers, web.hook_max_body, self._origin)
 
     def _guarded_steps(self) -> tuple[GuardedStep, ...]:
         """Return what is done once a second. The failure of one keeps no other from being done."""
@@ -382,7 +328,7 @@ class GatewayApp:
         decision = self._decide(table, request)
         request.began = began
         if self._access is not None:
-            request.send = _measured(send, request)
+            request.send = measure_size(send, request)
         _prepare(decision, request)
         if self._tracer.is_on:
             request.trace = self._request_trace(decision, request)
@@ -461,7 +407,7 @@ class GatewayApp:
         return context_of_headers(request.scope["headers"]) if b"traceparent" in request.special else None
 
     async def _refuse(self, problem: HttpProblem, request: InboundRequest) -> None:
-        await _refuse(problem.without_paths(self._state), request)
+        await refuse(problem.without_paths(self._state), request)
 
     def _origin(self, request: InboundRequest) -> RequestOrigin:
         peer = request.scope["client"]
@@ -475,7 +421,7 @@ class GatewayApp:
         secure = b"s" if scheme == b"https" else b""
         place = b"http%b://%b%b%b" % (secure, moved.authority, scope["raw_path"], query)
         headers = [(b"location", place), (b"cache-control", b"no-store"), (b"content-length", b"0")]
-        await _answer_empty(request, 308, headers)
+        await answer_empty(request, 308, headers)
 
     def _decide(self, table: Router, request: InboundRequest) -> Decision | HostRedirect:
         path = request.scope["raw_path"]
@@ -514,8 +460,8 @@ class GatewayApp:
             await body.begin()
             call = self._call(decision, request, caller)
             if is_async:
-                with _store_problem(request):
-                    await self._async.accept(call, caller.user, body, headers, _mark(request))
+                with store_problem(request):
+                    await self._async.accept(call, caller.user, body, headers, track_status(request))
             else:
                 await self._forward_call(call, caller.user, body, request.send, request.answered)
 
@@ -585,7 +531,7 @@ class GatewayApp:
 
     async def _look_up(self, decision: CallLookup, request: InboundRequest) -> None:
         app, scope = decision.target.route.app, request.scope
-        with self._calls.take(app, f"app {app}"), _store_problem(request):
+        with self._calls.take(app, f"app {app}"), store_problem(request):
             caller = await self._admit(decision.target, request)
             asked = CallCaller(
                 decision,
@@ -595,7 +541,7 @@ class GatewayApp:
                 Preferences.of(scope["headers"]),
                 client_info_of(scope).headers.get("last-event-id"),
             )
-            await self._async.answer(asked, _mark(request))
+            await self._async.answer(asked, track_status(request))
 
     def _async_calls(self) -> AsyncCalls:
         settings = self._settings
@@ -636,7 +582,7 @@ class GatewayApp:
         self, target: PublishedApi, text: bytes, request: InboundRequest
     ) -> AuthenticatedCaller:
         origin = CorsRequest.by(request.scope["headers"]).origin
-        with self._pass_checks.take(target.label, f"API {target.label}"), _store_problem(request):
+        with self._pass_checks.take(target.label, f"API {target.label}"), store_problem(request):
             found = await asyncio.to_thread(self._passes.admit, target, text, origin)
         if isinstance(found, HttpProblem):
             raise RequestRefused(found)
@@ -679,34 +625,34 @@ class GatewayApp:
         target = decision.target
         trace = text_of(self._context(request))
         call = ServiceCall(target.service, caller.user, target.prefix.decode(), trace)
-        scope = {**_scope(request), "path": f"/{target.service.kind}/{decision.path}", CALL: call}
+        scope = {**scope_of(request), "path": f"/{target.service.kind}/{decision.path}", CALL: call}
         if request.incoming.more():
             refuse_coded(request.scope["headers"])
         if target.service.kind is ServiceKind.FILES:
             await self._files.answer(scope, request, b"", call.service.app)  # none of them has a body
             return
         body = RequestBody(request.incoming, request.special, min(MAX_BODY, self._max_body))
-        with _store_problem(request):
-            answered = await self._runs.answer(decision.path, scope, body, _mark(request))
+        with store_problem(request):
+            answered = await self._runs.answer(decision.path, scope, body, track_status(request))
         if not answered:
             await self._flask.answer(scope, request, b"", call.service.app)
 
     async def _answer_locally(self, request: InboundRequest) -> None:
         if (fields := browsers.preflight(request.scope)) is not None:
-            await _answer_empty(request, 204, list(fields))
+            await answer_empty(request, 204, list(fields))
             return
         if is_git(request.scope):
             await self._answer_git(request)
             return
         if request.incoming.more():
             refuse_coded(request.scope["headers"])
-        scope = _scope(request)
-        with _store_problem(request):
+        scope = scope_of(request)
+        with store_problem(request):
             for live in (self._live_pages, self._live):
                 if live.takes(scope):
-                    await answer_for(scope["method"], _mark(request), partial(live.answer, scope))
+                    await answer_for(scope["method"], track_status(request), partial(live.answer, scope))
                     return
-            content = await self._body(scope, request)
+            content = await self._bodies.read(scope, request)
         await self._flask.answer(scope, request, content, page_of(scope["path"]))
 
     async def _answer_git(self, request: InboundRequest) -> None:
@@ -717,39 +663,12 @@ class GatewayApp:
             scope["query_string"],
             client_info_of(scope),
         )
-        with _store_problem(request):
+        with store_problem(request):
             await answer_for(
                 method,
-                _mark(request),
+                track_status(request),
                 lambda send: self._git.answer(method, path, query, visitor, body, send),
             )
-
-    async def _body(self, scope: Message, request: InboundRequest) -> bytes:
-        """Read the body for the Flask application here, because a slow caller would hold one of its threads. A
-        body that will not be used, because the caller may not do this or the hook does not exist, is not read.
-        Raises RequestRefused."""
-        if not request.incoming.more():
-            return b""
-        if found := HOOK.fullmatch(scope["path"]):
-            repository = self._store.repositories.get(found[1])
-            if scope["method"] != "POST" or repository is None or not repository.hook_secret:
-                return b""
-            with self._hooks.take(repository.name, f"repository {repository.name}"):
-                return await self._whole(request, self._settings.web.hook_max_body)
-        if scope["method"] in SAFE:
-            return b""
-        caller = client_info_of(scope)
-        if most := _form_limit(caller):  # it says itself whose it is
-            whose = self._origin(request).caller
-            with self._forms.take(whose, whose.decode("latin-1")):
-                return await self._whole(request, most)
-        if await asyncio.to_thread(self._callers.identify, caller) is None:
-            return b""
-        return await self._whole(request, SMALL_BODY)
-
-    @staticmethod
-    async def _whole(request: InboundRequest, limit: int) -> bytes:
-        return await RequestBody(request.incoming, request.special, limit).whole()
 
     # --- counting ----------------------------------------------------------------------------------------------
 
@@ -788,106 +707,12 @@ def _access_log(settings: Settings) -> AccessLog | None:
     return None if settings.access_log == "off" else AccessLog(settings.access_log, settings.access_file)
 
 
-def _measured(send: Send, request: InboundRequest) -> Send:
-    async def measured(message: Message) -> None:
-        request.size += len(message.get("body", b""))
-        await send(message)
-
-    return measured
-
-
-def _form_limit(caller: ClientInfo) -> int:
-    """Return how many bytes a form may have; 0 for what is none."""
-    if caller.headers.keys() & {"authorization", page_tokens.HEADER}:
-        return 0
-    media_type = caller.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type == FILE_FORM:
-        return LARGE_FORM if TAKES_FILE.fullmatch(caller.path) else 0
-    if media_type == FORM:
-        return LARGE_FORM if TAKES_NAMES.fullmatch(caller.path) else SMALL_FORM
-    return 0
-
-
-class WsgiBridge:
-    """Runs the Flask application in separate threads."""
-
-    def __init__(self, application: Any) -> None:  # its types for WSGI differ from those of the bridge
-        self._wsgi: Any = WSGIMiddleware(application, workers=THREADS)
-        self.waiting = WorkerShares("requests to the platform itself", WAITING, WAITING_EACH)
-
-    async def answer(self, scope: Message, request: InboundRequest, content: bytes, whose: str) -> None:
-        """Answer a request. `content` is the body, `whose` the name of an app or a page. Raises
-        RequestRefused if too many wait already."""
-        await self._ask(whose, scope, once(content), _mark(request))
-        if request.answered.status >= 400:
-            await _linger(request)
-
-    async def ask(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request for a service that has read the body itself. Raises RequestRefused."""
-        call: ServiceCall = scope[CALL]
-        await self._ask(call.service.app, scope, receive, send)
-
-    async def _ask(self, whose: str, scope: Message, receive: Receive, send: Send) -> None:
-        with self.waiting.take(whose, whose):
-            await self._wsgi(scope, receive, send)
-
-
-def page_of(path: str) -> str:
-    """Return the page of the platform that a path names; no app has such a name."""
-    page = path.split("/", 3)[2] if path.startswith("/-/") else ""
-    return f"/-/{page}" if page in PAGES else "/-/"
-
-
-@contextmanager
-def _store_problem(request: InboundRequest) -> Iterator[None]:
-    """Return the problem for an error of the store on the event loop, where no error handler of Flask applies."""
-    try:
-        yield
-    except ControllerError as error:
-        log.warning("the store failed: %s", error, extra={"request": request.identity.decode()})
-        raise RequestRefused(
-            HttpProblem(ProblemKind.STORE_BUSY, "Try again in a moment.", retry_after=2)
-        ) from error
-
-
 def header_text(user: str) -> bytes:
     """Return a user's name as a header value: UTF-8, with unsafe characters percent-encoded."""
     if user.isascii() and user.isalnum():
         return user.encode()
     return b"".join(
         b"%c" % byte if 0x21 <= byte not in (0x7F, 0x25) else b"%%%02X" % byte for byte in user.encode()
-    )
-
-
-async def _refuse(problem: HttpProblem, request: InboundRequest) -> None:
-    if request.answered.status:
-        return  # the response has begun; its end is missing, and the server closes the connection
-    if problem.kind is ProblemKind.METHOD and request.scope["method"] == "OPTIONS":
-        await _answer_empty(request, 204, [(b"allow", problem.allow.encode())])
-        return
-    request.answered.status = problem.code
-    identity = request.identity.decode()
-    if problem.code >= 500:
-        fields = {"request": identity, "path": request.scope["path"], "problem": problem.kind.slug}
-        _refusals.warning(problem.kind.slug, "refused: %s", problem.detail, fields)
-    told, document = _told(problem, request.scope, identity)
-    headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in told]
-    headers += [*_ours(request), (b"content-length", b"%d" % len(document))]
-    await request.send({"type": "http.response.start", "status": problem.code, "headers": headers})
-    await request.send({"type": "http.response.body", "body": document, "more_body": False})
-    await _linger(request)
-
-
-def _told(problem: HttpProblem, scope: Message, identity: str) -> tuple[list[tuple[str, str]], bytes]:
-    """Return fields and body: a page for a person who has opened something of the platform, a text that Git shows, or
-    a document."""
-    if is_git(scope):
-        return problem.headers(PLAIN), problem.text()
-    visitor = client_info_of(scope)
-    if wants_problem_page(visitor):
-        return problem_page(problem, visitor, identity)
-    return problem.headers(), problem.body(
-        identity, dialect_of(scope["raw_path"]), messages=wants_messages(visitor.headers.get("accept", ""))
     )
 
 
@@ -917,55 +742,5 @@ async def _shared(cors: CorsPolicy, request: InboundRequest) -> bool:
     if request.scope["method"] != "OPTIONS" or asked.origin is None or asked.method is None:
         request.send = cors.sending(request.send, asked)
         return False
-    await _answer_empty(request, 204, cors.preflight(asked))
+    await answer_empty(request, 204, cors.preflight(asked))
     return True
-
-
-async def _answer_empty(request: InboundRequest, status: int, headers: list[Header]) -> None:
-    request.answered.status = status
-    await request.send(
-        {"type": "http.response.start", "status": status, "headers": [*headers, *_ours(request)]}
-    )
-    await request.send({"type": "http.response.body", "body": b"", "more_body": False})
-    await _linger(request)
-
-
-def _ours(request: InboundRequest) -> list[Header]:
-    return [(b"x-request-id", request.identity), (b"server", b"prichal")]
-
-
-def _scope(request: InboundRequest) -> Message:
-    """Return the ASGI scope for an application of our own, with the chosen request id."""
-    others = [header for header in request.scope["headers"] if header[0] != b"x-request-id"]
-    return {**request.scope, "headers": [*others, (b"x-request-id", request.identity)]}
-
-
-def _mark(request: InboundRequest) -> Send:
-    async def marked(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            request.answered.status = message["status"]
-            message = {**message, "headers": [*message["headers"], *_ours(request)]}
-        await request.send(message)
-
-    return marked
-
-
-async def _linger(request: InboundRequest) -> None:
-    """Read a refused request's body for a while and discard it: closing at once would reset the connection,
-    and a caller who is still sending would not see the answer. A caller who waits for `100 Continue` sends
-    nothing more."""
-    incoming = request.incoming
-    if b"expect" in request.special or not incoming.more():
-        return
-    left = LINGER_BYTES
-    try:
-        with _lingering.take("", "all"):
-            async with asyncio.timeout(LINGER):
-                while left > 0:
-                    size = len((await incoming()).get("body", b""))
-                    left -= size
-                    if not incoming.more():
-                        return
-                    await asyncio.sleep(size / LINGER_RATE)
-    except (TimeoutError, RequestRefused):
-        return

@@ -23,7 +23,7 @@ from controller.domain.apps.usage import Resource, TakenShare
 from controller.domain.names import AppName
 from controller.domain.routing.routes import ServiceKind
 from controller.store import SqliteStore
-from controller.web import asgi
+from controller.web import platform_bodies, refusals, wsgi_bridge
 from controller.web.asgi import GatewayApp
 from controller.web.gateway import body
 from controller.web.gateway.body import IncomingBody, RequestBody
@@ -130,8 +130,8 @@ async def test_calls_without_their_body(store: SqliteStore, settings: Settings) 
 async def test_slow_bodies_hold_no_thread(store: SqliteStore, settings: Settings, path: str) -> None:
     """As many as all threads and all places to wait for one, twice."""
     async with harness(store, settings) as web:
-        web.slow("POST", path, 2 * (asgi.THREADS + asgi.WAITING))
-        web.slow("PUT", path, 2 * (asgi.THREADS + asgi.WAITING))
+        web.slow("POST", path, 2 * (wsgi_bridge.THREADS + wsgi_bridge.WAITING))
+        web.slow("PUT", path, 2 * (wsgi_bridge.THREADS + wsgi_bridge.WAITING))
         await web.let_them_begin()
         for page in ("/-/healthz", "/demo/files/"):
             while (await web.answered("GET", page)).status != 200:
@@ -146,7 +146,7 @@ async def test_webhooks_of_one_repository_are_a_share(store: SqliteStore, settin
     async with harness(store, settings) as web:
         many = web.slow("POST", "/-/hooks/one", 20)
         await web.let_them_begin()
-        assert kinds(many) == ["gateway-overloaded"] * (20 - asgi.HOOKS_EACH)
+        assert kinds(many) == ["gateway-overloaded"] * (20 - platform_bodies.HOOKS_EACH)
 
 
 @pytest.mark.parametrize("path", ["/-/hooks/one", "/demo/image/predict"])
@@ -155,7 +155,7 @@ async def test_a_body_that_does_not_come(
     store: SqliteStore, settings: Settings, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setattr(body, "GRACE", 0.05)
-    monkeypatch.setattr(asgi, "LINGER", 0.05)
+    monkeypatch.setattr(refusals, "LINGER", 0.05)
     async with harness(store, settings) as web:
         (caller,) = web.slow("POST", path, 1)
         await asyncio.gather(*web.tasks)
@@ -167,9 +167,9 @@ async def test_a_refused_body_is_read_at_a_pace(
     store: SqliteStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller sees the answer either way, and sending quickly costs others nothing."""
-    monkeypatch.setattr(asgi, "LINGER", 0.1)
+    monkeypatch.setattr(refusals, "LINGER", 0.1)
     for rate, left in ((1, 999), (2**40, 0)):
-        monkeypatch.setattr(asgi, "LINGER_RATE", rate)
+        monkeypatch.setattr(refusals, "LINGER_RATE", rate)
         async with harness(store, settings) as web:
             caller = Caller(*[b"x" * 100] * 1000)
             await web.ask("POST", "/-/unknown", caller, 100_000)
@@ -208,7 +208,7 @@ async def test_a_body_at_a_steady_pace(monkeypatch: pytest.MonkeyPatch) -> None:
 @in_loop
 async def test_the_administrators_bodies_are_read(store: SqliteStore, settings: Settings) -> None:
     async with harness(store, settings) as web:
-        for content, status in ((b'{"revision": 7}', 400), (b"x" * (asgi.SMALL_BODY + 1), 413)):
+        for content, status in ((b'{"revision": 7}', 400), (b"x" * (platform_bodies.SMALL_BODY + 1), 413)):
             caller = Caller(content)
             headers = {"authorization": "Bearer letmein-token", "content_type": "application/json"}
             await web.ask("POST", "/-/apps/demo/approve", caller, len(content), **headers)
@@ -223,7 +223,7 @@ async def test_forms_are_read_as_far_as_their_page_fills_them(store: SqliteStore
     async with harness(store, settings) as web:
         for path, content, status in (
             ("/-/apps/demo/files/data/g/", chosen, 401),  # it was read, and is nobody's
-            ("/-/apps/demo/files/data/g/", b"x" * (asgi.LARGE_FORM + 1), 413),
+            ("/-/apps/demo/files/data/g/", b"x" * (platform_bodies.LARGE_FORM + 1), 413),
             ("/-/apps/demo/suspend", chosen, 413),
         ):
             caller = Caller(content)
