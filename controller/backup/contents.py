@@ -37,7 +37,7 @@ from controller.store import open_guest_store
 from controller.store.copies import copy_database
 from controller.store.keys import keys_folder
 from controller.store.owners import as_owner_of
-from controller.store.sqlite import shared_path
+from controller.store.shared_file import shared_path
 from controller.yaml_documents import Json, parse
 
 ROUNDS: Final = 5
@@ -257,7 +257,7 @@ def stage(settings: Settings, scratch: Path) -> None:
 @contextmanager
 def copied_state(scratch: Path) -> Iterator[Any]:
     """Open the copy of the state, of which the log is made here."""
-    from controller.store.sqlite import leave_open
+    from controller.store.database_files import leave_open
 
     path = scratch / "db" / "state.db"
     leave_open(path)

@@ -40,10 +40,11 @@ from controller.file_trees import remove_tree
 from controller.ports import Storage
 from controller.safe_paths import make_folder, open_below
 from controller.store import open_store
+from controller.store.database_files import SHARED_FOLDER_MODE
 from controller.store.keys import FOLDER_MODE as KEYS_MODE
 from controller.store.keys import keys_folder
 from controller.store.owners import as_owner_of
-from controller.store.sqlite import SHARED_FOLDER_MODE, shared_path
+from controller.store.shared_file import shared_path
 from controller.store.version import VERSION
 
 RESERVE: Final = 64 * 2**20  # bytes of the disk that are left alone

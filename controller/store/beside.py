@@ -14,7 +14,8 @@ from typing import Final, TypeVar
 
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
-from controller.store.sqlite import FILE_MODE, translated
+from controller.store.database_files import FILE_MODE
+from controller.store.error_rules import translated
 
 log = logging.getLogger(__name__)
 

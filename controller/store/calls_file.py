@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from controller.store.sqlite import CACHE, transaction, translated
+from controller.store.error_rules import translated
+from controller.store.sqlite import CACHE, transaction
 
 log = logging.getLogger(__name__)
 

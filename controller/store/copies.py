@@ -10,8 +10,8 @@ from typing import Final
 
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
+from controller.store.error_rules import translated
 from controller.store.owners import as_owner_of
-from controller.store.sqlite import translated
 
 _TIMEOUT: Final = 30.0  # seconds to wait for a writer that holds the file
 

@@ -14,7 +14,7 @@ from controller.domain.names import AppName
 from controller.domain.reasons import Reason
 from controller.domain.routing.caller_names import ClaimedName
 from controller.domain.text import storable
-from controller.store.sqlite import translated
+from controller.store.error_rules import translated
 
 MOST = 100_000  # names in one app
 TIMEOUT = 5.0  # seconds to wait for another writer

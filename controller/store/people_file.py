@@ -10,7 +10,8 @@ from pathlib import Path
 
 from controller.domain.errors import Stalled
 from controller.domain.reasons import Reason
-from controller.store.sqlite import transaction, translated
+from controller.store.error_rules import translated
+from controller.store.sqlite import transaction
 
 TIMEOUT = 5.0  # seconds to wait for another writer
 

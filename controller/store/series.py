@@ -32,7 +32,8 @@ from controller.domain.apps.samples import (
     merged,
 )
 from controller.domain.names import AppName, ComponentName
-from controller.store.sqlite import FILE_MODE, translated
+from controller.store.database_files import FILE_MODE
+from controller.store.error_rules import translated
 
 log = logging.getLogger(__name__)
 

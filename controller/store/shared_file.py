@@ -46,6 +46,11 @@ Rows = Mapping[str, Sequence[tuple[object, ...]]]
 Mark = tuple[int, int]
 
 
+def shared_path(path: Path) -> Path:
+    """Return the path of the database `asked`, in a folder that more users may write."""
+    return path.parent / "asked" / "asked.db"
+
+
 @dataclass(frozen=True)
 class Place:
     """A file to attach. Another `mark` means another file."""

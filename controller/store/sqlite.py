@@ -12,43 +12,44 @@ and the first poll replaces lost webhooks.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
-import stat
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from controller.domain.error_table import ErrorRule
-from controller.domain.errors import ControllerError, Stalled, Transient
+from controller.domain.errors import ControllerError, Stalled
 from controller.domain.reasons import Reason
 from controller.domain.text import storable
 from controller.store import inbox
-from controller.store.shared_file import LONGEST_VALUE, Place, SharedFile, damaged, inspect_path
+from controller.store.database_files import claim_folder, leave_open
+from controller.store.error_rules import (
+    BUSY_TIMEOUT,
+    SPOILT,
+    SharedFileError,
+    of_shared_file,
+    primary_code,
+    set_aside_error,
+    translated,
+)
+from controller.store.shared_file import LONGEST_VALUE, Place, SharedFile, damaged, inspect_path, shared_path
 
 log = logging.getLogger(__name__)
 
-BUSY_TIMEOUT = 15.0  # seconds; a write takes milliseconds, so a longer wait means that something is broken
 #: Seconds that the daemon waits for the file that others write, while it holds the lock of the state.
 HELD = 5.0
 _LOOK = 5.0  # seconds between two looks at how much others have written
 _LOOK_THROUGH = 60.0  # seconds between two looks at all of it
-LOGS = ("-wal", "-shm")  # the files that SQLite creates next to a database
 WAL_LIMIT = 16 * 2**20  # bytes kept of the write-ahead log after a checkpoint
 #: KiB of a database that a connection keeps in memory. Each thread has one to each database, and would keep four times
 #: as much of the large values that it has read once; the kernel has the pages, too.
 CACHE = 500
-#: Set-gid: the web process has another user and the same group; it reads.
-FOLDER_MODE, FILE_MODE = 0o2750, 0o640
-#: SQLite gives its -wal and -shm files the mode of the database.
-SHARED_FOLDER_MODE, SHARED_FILE_MODE = 0o3770, 0o660
 
 
 class _Connection(sqlite3.Connection):
@@ -97,29 +98,6 @@ class _Handle:
 
 
 _inherited: list[_Handle] = []  # connections of a parent process: they must be neither used nor closed here
-
-
-def shared_path(path: Path) -> Path:
-    """Return the path of the database `asked`, in a folder that more users may write."""
-    return path.parent / "asked" / "asked.db"
-
-
-class _Shared(sqlite3.OperationalError):
-    """The file of others is to blame for an error."""
-
-    def __init__(self, error: sqlite3.Error) -> None:
-        super().__init__(str(error))
-        self.sqlite_errorcode = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-
-
-@contextmanager
-def _of_shared() -> Iterator[None]:
-    try:
-        yield
-    except _Shared:
-        raise
-    except sqlite3.Error as error:
-        raise _Shared(error) from error
 
 
 class Database:
@@ -211,7 +189,7 @@ class Database:
         for left in reversed(range(_TRIES)):
             try:
                 return self._sound_handle()
-            except _Shared as error:
+            except SharedFileError as error:
                 self._set_aside(error, left)
         raise AssertionError
 
@@ -245,7 +223,7 @@ class Database:
                 return connection, True
             try:
                 self._begin(connection)
-            except _Shared as error:
+            except SharedFileError as error:
                 self._set_aside(error, left)
             else:
                 return connection, False
@@ -261,7 +239,7 @@ class Database:
         try:
             connection.execute(_LOCK_STATE)
             connection.execute(f"PRAGMA busy_timeout = {round(1000 * HELD)}")
-            with _of_shared():
+            with of_shared_file():
                 connection.execute(_LOCK_SHARED)
         except BaseException:
             if connection.in_transaction:
@@ -273,13 +251,13 @@ class Database:
     def _require_sound(self, handle: _Handle) -> None:
         """Check `asked`: its writers could add triggers and views, which would be executed here."""
         connection = handle.connection
-        with _of_shared():
+        with of_shared_file():
             version: int = connection.execute(_SCHEMA_VERSION).fetchone()[0]
             is_sound = version == handle.schema or inbox.is_sound(connection)
         if not is_sound:
             log.error("the schema of %s was changed from outside; it is restored", self.shared.path)
             self._put_right(connection)
-        with _of_shared():
+        with of_shared_file():
             handle.schema = (
                 connection.execute(_SCHEMA_VERSION).fetchone()[0] if version != handle.schema else version
             )
@@ -291,7 +269,7 @@ class Database:
     def _put_right(self, connection: sqlite3.Connection) -> None:
         self._begin(connection)
         try:
-            with _of_shared():
+            with of_shared_file():
                 inbox.put_right(connection)
         finally:
             if connection.in_transaction:
@@ -311,17 +289,17 @@ class Database:
                 if isinstance(cause, UnicodeDecodeError):  # of a row that was being fetched
                     cause = damaged(cause)
                 if isinstance(cause, sqlite3.Error) and self._are_others_to_blame(cause, reading):
-                    raise _set_aside(self.path, cause) from cause
+                    raise set_aside_error(self.path, cause) from cause
                 raise
 
     def _are_others_to_blame(self, error: sqlite3.Error, reading: bool) -> bool:
         """Return True if others have caused the error; the daemon then sets their file aside. Do not call it
         within a transaction, which ends with the same error."""
-        code, handle = _primary(error), getattr(self._local, "handle", None)
+        code, handle = primary_code(error), getattr(self._local, "handle", None)
         if code in _OURS or (handle is not None and handle.connection.in_transaction):
             return False
         if self.guest:
-            return code in _SPOILT and bool(self.shared.fault())
+            return code in SPOILT and bool(self.shared.fault())
         if handle is None:
             return False
         if self.shared.place() != handle.place:
@@ -329,7 +307,7 @@ class Database:
         try:
             self._require_sound(handle)
             why = self._why(error, reading, handle.connection)
-        except _Shared as found:
+        except SharedFileError as found:
             why = str(found)
         except sqlite3.Error:  # of the state
             return False
@@ -339,7 +317,7 @@ class Database:
 
     def _why(self, error: sqlite3.Error, reading: bool, connection: sqlite3.Connection) -> str:
         """Return what is wrong with the file of others; "" if it is not the cause."""
-        code = _primary(error)
+        code = primary_code(error)
         if code == sqlite3.SQLITE_TOOBIG:
             return str(error)
         if code == sqlite3.SQLITE_BUSY:
@@ -349,11 +327,11 @@ class Database:
         is_whole = connection.execute("PRAGMA main.quick_check(1)").fetchone()[0] == "ok"
         return str(error) if is_whole else ""
 
-    def _set_aside(self, error: _Shared, tries_left: int) -> None:
-        if self.guest or not tries_left or _primary(error) in _OURS:
+    def _set_aside(self, error: SharedFileError, tries_left: int) -> None:
+        if self.guest or not tries_left or primary_code(error) in _OURS:
             raise error
         handle: _Handle | None = getattr(self._local, "handle", None)
-        why = _HELD if _primary(error) == sqlite3.SQLITE_BUSY else str(error)
+        why = _HELD if primary_code(error) == sqlite3.SQLITE_BUSY else str(error)
         # Not the file that is there now: another thread may have replaced the one that failed.
         self.shared.set_aside(why, self._local.place.mark, self._first_wish(handle))
 
@@ -373,13 +351,8 @@ _LOCK_STATE = "DELETE FROM main.facts WHERE 0"
 _LOCK_SHARED = "DELETE FROM asked.touched WHERE 0"
 _TRIES = 3
 _HELD = "it was held locked for too long"
-_SPOILT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR}
 # Errors of the machine, or of this program; never of what is in a file.
 _OURS = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_CONSTRAINT}
-
-
-def _primary(error: sqlite3.Error) -> int:
-    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
 def connect(path: Path, guest: bool = False, shared: Path | None = None) -> sqlite3.Connection:
@@ -402,7 +375,7 @@ def connect(path: Path, guest: bool = False, shared: Path | None = None) -> sqli
         connection.execute("PRAGMA foreign_keys = ON")
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
         _set_up(connection, "main")
-        with _of_shared():
+        with of_shared_file():
             uri = f"{(shared or shared_path(path)).absolute().as_uri()}?mode=rw"
             connection.execute(f"ATTACH ? AS {inbox.NAME}", (uri,))
             _set_up(connection, inbox.NAME)
@@ -424,7 +397,7 @@ def prepare(path: Path, shared: SharedFile) -> Iterator[sqlite3.Connection]:
     """Yield a connection to set up the files, which are created with their folders if missing. Other
     processes that open the store wait meanwhile, because the change to WAL mode ignores the busy timeout.
     """
-    folder = _claim_folder(path)
+    folder = claim_folder(path)
     try:
         with translated(path):
             connection = _prepared(path, shared)
@@ -444,8 +417,8 @@ def _prepared(path: Path, shared: SharedFile) -> sqlite3.Connection:
         place = shared.place()
         try:
             return _set_right(path, place)
-        except _Shared as error:
-            if not left or _primary(error) in _OURS:
+        except SharedFileError as error:
+            if not left or primary_code(error) in _OURS:
                 raise
             shared.set_aside(str(error), place.mark)
     raise AssertionError
@@ -455,7 +428,7 @@ def _set_right(path: Path, place: Place) -> sqlite3.Connection:
     connection = connect(path, shared=place.path)
     try:
         connection.execute("PRAGMA main.journal_mode = WAL")
-        with _of_shared():
+        with of_shared_file():
             connection.execute(f"PRAGMA {inbox.NAME}.journal_mode = WAL")
             if not inbox.is_sound(connection):
                 connection.execute("BEGIN IMMEDIATE")
@@ -467,78 +440,6 @@ def _set_right(path: Path, place: Place) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-@contextmanager
-def unprepared(path: Path) -> Iterator[None]:
-    """Prevent other processes from setting up the files meanwhile."""
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(folder)
-
-
-def _claim_folder(path: Path) -> int:
-    """Create missing files and folders, and return a locked descriptor of the folder of `path`. We create the
-    files, since SQLite would apply the umask and exclude the group.
-    """
-    shared = shared_path(path)
-    try:
-        _make_folder(path.parent, FOLDER_MODE)
-        folder = os.open(path.parent, os.O_RDONLY)
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        _make_folder(shared.parent, SHARED_FOLDER_MODE)
-        _make_file(path, FILE_MODE)
-        for suffix in LOGS:
-            _close(path.with_name(path.name + suffix), FILE_MODE)
-        _make_sticky(shared.parent)
-        _close(shared, SHARED_FILE_MODE)
-    except OSError as error:
-        raise _UNWRITABLE.error(_doing(path), str(error.strerror)) from error
-    return folder
-
-
-def _make_folder(path: Path, mode: int) -> None:
-    if not path.exists():
-        path.mkdir(parents=True, exist_ok=True)
-        path.chmod(mode)
-    _close(path, mode)
-
-
-def _make_sticky(folder: Path) -> None:
-    """An older version let all who write there remove what others have made."""
-    found = folder.stat()
-    if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
-        folder.chmod(stat.S_IMODE(found.st_mode) | stat.S_ISVTX)
-
-
-def _make_file(path: Path, mode: int) -> None:
-    if not path.exists():
-        file = os.open(path, os.O_CREAT | os.O_RDWR)
-        os.fchmod(file, mode)
-        os.close(file)
-    _close(path, mode)
-
-
-def _close(path: Path, mode: int) -> None:
-    """Remove rights that exceed the mode: an older version let the group write."""
-    with suppress(FileNotFoundError):
-        found = path.lstat()  # in a folder of others, a link may have replaced it
-        if stat.S_ISLNK(found.st_mode):
-            return
-        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & ~mode:
-            path.chmod(mode)
-
-
-def leave_open(path: Path) -> None:
-    """Create empty log and index files. SQLite removes them with the last connection, and read-only users
-    cannot open the database without them. Called by the owner after it has closed the database.
-    """
-    with suppress(OSError):
-        for suffix in LOGS:
-            _make_file(path.with_name(path.name + suffix), FILE_MODE)
 
 
 @contextmanager
@@ -571,69 +472,3 @@ def database_for(path: Path, dry_run: bool) -> Iterator[Path]:
             ):
                 found.backup(made)
         yield copy
-
-
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        known = translate(error, path)
-        if known is None:
-            raise  # a wrong statement or a violated constraint is a bug, and raised as one
-        raise known from error
-
-
-def translate(error: sqlite3.Error, path: Path) -> ControllerError | None:
-    """Return what an SQLite error means for the caller; None if only a bug can have caused it."""
-    code = getattr(error, "sqlite_errorcode", None)  # extended code; the low byte is the primary one
-    if isinstance(error, _Shared) and (code or 0) & 0xFF in _SPOILT:
-        return _set_aside(path, error)
-    rule = _MEANING.get((code or 0) & 0xFF)
-    return None if rule is None else rule.error(_doing(path), f"SQLite: {error}")
-
-
-def _set_aside(path: Path, error: sqlite3.Error) -> ControllerError:
-    return _SET_ASIDE.error(f"cannot use what others ask for, at {shared_path(path)}", f"SQLite: {error}")
-
-
-def _doing(path: Path) -> str:
-    return f"cannot use the state at {path}"
-
-
-_SET_ASIDE = ErrorRule(
-    Transient,
-    Reason.STATE_SET_ASIDE,
-    "It was set aside and is tried again. The history of @platform and 'prichal doctor' say why",
-)
-_BUSY = ErrorRule(
-    Transient, Reason.STATE_BUSY, f"Another process has held it locked for {BUSY_TIMEOUT:.0f} s; trying again"
-)
-_FULL = ErrorRule(Transient, Reason.STATE_DISK_FULL, "Free some space on that disk; trying again")
-_IO = ErrorRule(Transient, Reason.STATE_IO_ERROR, "Check the disk; trying again")
-_UNWRITABLE = ErrorRule(
-    Stalled,
-    Reason.STATE_UNWRITABLE,
-    "The daemon's user must be able to write it, its group to read it and to write the files in the folder asked next "
-    "to it; 'prichal doctor' shows what differs",
-)
-_CORRUPT = ErrorRule(
-    Stalled,
-    Reason.STATE_CORRUPT,
-    "It is damaged. Stop prichal, move the file and its -wal and -shm away, and start again: what is deployed is found "
-    "again from Git, the container engine and the storage; suspensions, the history of events and which kept box was "
-    "adopted by which are lost",
-)
-#: By SQLite's primary result code.
-_MEANING: dict[int, ErrorRule] = {
-    sqlite3.SQLITE_BUSY: _BUSY,
-    sqlite3.SQLITE_LOCKED: _BUSY,
-    sqlite3.SQLITE_FULL: _FULL,
-    sqlite3.SQLITE_IOERR: _IO,
-    sqlite3.SQLITE_PERM: _UNWRITABLE,
-    sqlite3.SQLITE_AUTH: _UNWRITABLE,
-    sqlite3.SQLITE_READONLY: _UNWRITABLE,
-    sqlite3.SQLITE_CANTOPEN: _UNWRITABLE,
-    sqlite3.SQLITE_CORRUPT: _CORRUPT,
-    sqlite3.SQLITE_NOTADB: _CORRUPT,
-}

@@ -20,6 +20,7 @@ from controller.store.activity import ActivityTable
 from controller.store.apps import STATUSES, AppTable
 from controller.store.boxes import BoxTable
 from controller.store.branches import BranchTable
+from controller.store.database_files import unprepared
 from controller.store.events import EventLog
 from controller.store.facts import FactTable
 from controller.store.gateways import GatewayTable
@@ -41,7 +42,8 @@ from controller.store.rows import AsideRow, RowKind, RowReader, UnreadableRow
 from controller.store.runs import PIPELINES, RUNS, RunTable
 from controller.store.schedules import ScheduleTable
 from controller.store.series import SeriesTable
-from controller.store.sqlite import Database, prepare, shared_path, unprepared
+from controller.store.shared_file import shared_path
+from controller.store.sqlite import Database, prepare
 from controller.store.templates import TEMPLATES, TemplateTable
 from controller.store.version import VERSION
 from controller.store.webhooks import WebhookTable

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from controller import store
-from controller.store.sqlite import shared_path
+from controller.store.shared_file import shared_path
 
 
 def open_store(path: Path, **options: Any) -> store.SqliteStore:

@@ -60,7 +60,8 @@ READING = """
 import json, re, sys, threading
 from pathlib import Path
 from controller import memory
-from controller.store.sqlite import connect, shared_path
+from controller.store.shared_file import shared_path
+from controller.store.sqlite import connect
 from tests.support.stores import open_store
 
 def kept():

@@ -8,8 +8,7 @@ from controller.config import Settings
 from controller.domain.findings import Finding
 from controller.domain.localizable import Localizable, joined
 from controller.store import open_guest_store
-from controller.store.shared_file import asides
-from controller.store.sqlite import shared_path
+from controller.store.shared_file import asides, shared_path
 
 LEAST_SPACE = 2 * 2**30  # bytes free
 

@@ -45,7 +45,7 @@ from controller.store.backup_record import load_record
 from controller.store.codec import encode
 from controller.store.people import PeopleStore
 from controller.store.schema import migrations
-from controller.store.sqlite import shared_path
+from controller.store.shared_file import shared_path
 from controller.store.version import VERSION
 from tests.support.backups import (
     BUCKET,

@@ -16,7 +16,7 @@ from controller.domain.apps.requests import Trigger
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import PLATFORM, AppName, ComponentName
 from controller.store import open_guest_store
-from controller.store.sqlite import shared_path
+from controller.store.shared_file import shared_path
 from tests.support.stores import open_store
 
 DEMO = AppName("demo")

@@ -18,8 +18,7 @@ from controller.domain.apps.requests import Trigger
 from controller.domain.apps.status import AppStatus
 from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.names import AppName
-from controller.store import SqliteStore, open_store
-from controller.store import sqlite as sqlite_room
+from controller.store import SqliteStore, error_rules, open_store
 from controller.store.schema import migrations
 from controller.store.sqlite import Database
 from controller.store.version import VERSION
@@ -218,7 +217,7 @@ def test_every_sqlite_error_is_translated_or_a_bug_of_ours() -> None:
     for code in range(29):
         error = sqlite3.OperationalError("made by a test")
         error.sqlite_errorcode = code | (3 << 8)  # an extended code of it
-        known = sqlite_room.translate(error, Path("/var/lib/prichal/db/state.db"))
+        known = error_rules.translate(error, Path("/var/lib/prichal/db/state.db"))
         assert (known is None) == (code in codes), f"result code {code}"
         assert known is None or "/var/lib/prichal/db/state.db" in str(known)
 

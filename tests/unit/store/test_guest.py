@@ -53,7 +53,8 @@ from controller.store.codec import encode
 from controller.store.inbox import FIRST_WISH, TABLES
 from controller.store.inbox import make as make_tables
 from controller.store.schema import migrations
-from controller.store.sqlite import connect, shared_path
+from controller.store.shared_file import shared_path
+from controller.store.sqlite import connect
 from tests.support.another import as_another
 from tests.support.specs import make
 from tests.support.stores import open_store

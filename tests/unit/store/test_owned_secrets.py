@@ -29,7 +29,7 @@ from controller.domain.secret import Secret
 from controller.encryption import SecretKeys, seal_for
 from controller.store import SqliteStore, open_guest_store
 from controller.store.owned_secrets import LARGEST
-from controller.store.sqlite import shared_path
+from controller.store.shared_file import shared_path
 from tests.support.stores import open_store
 from tests.unit.store.conftest import HandClock
 

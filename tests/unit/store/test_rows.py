@@ -55,7 +55,8 @@ from controller.ports import RunLimits, WebhookUnderWay
 from controller.store import SqliteStore, open_store
 from controller.store.inbox import TABLES
 from controller.store.notifications import NoticeTable
-from controller.store.sqlite import connect, shared_path
+from controller.store.shared_file import shared_path
+from controller.store.sqlite import connect
 from tests.support.specs import make
 
 BAD, GOOD = AppName("a"), AppName("b")  # in every order by app the bad one comes first

@@ -22,12 +22,11 @@ from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.apps.status import AppStatus, Rollback
 from controller.domain.errors import ControllerError, Transient
 from controller.domain.names import PLATFORM, AppName
-from controller.store import SqliteStore, open_guest_store, open_store
-from controller.store import shared_file as room
-from controller.store import sqlite as sqlite_room
+from controller.store import SqliteStore, error_rules, open_guest_store, open_store, shared_file
+from controller.store import sqlite as sqlite_module
 from controller.store.inbox import FIRST_WISH, LAST_WISH
-from controller.store.shared_file import asides
-from controller.store.sqlite import Database, shared_path
+from controller.store.shared_file import asides, shared_path
+from controller.store.sqlite import Database
 from tests.support.waiting import wait_for
 
 DEMO = AppName("demo")
@@ -40,10 +39,10 @@ def clock() -> float:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_room, "HELD", 0.2)
-    monkeypatch.setattr(sqlite_room, "BUSY_TIMEOUT", 1.0)
-    monkeypatch.setattr(sqlite_room, "_LOOK", 0.0)
-    monkeypatch.setattr(sqlite_room, "_LOOK_THROUGH", 0.0)
+    monkeypatch.setattr(sqlite_module, "HELD", 0.2)
+    monkeypatch.setattr(sqlite_module, "BUSY_TIMEOUT", 1.0)
+    monkeypatch.setattr(sqlite_module, "_LOOK", 0.0)
+    monkeypatch.setattr(sqlite_module, "_LOOK_THROUGH", 0.0)
 
 
 @pytest.fixture
@@ -367,7 +366,7 @@ class LateDatabase(Database):
         if not self.found:
             self.found = True
             self.shared.set_aside("it is spoilt", handle.place.mark)
-            raise sqlite_room._Shared(sqlite3.DatabaseError("malformed"))
+            raise error_rules.SharedFileError(sqlite3.DatabaseError("malformed"))
         super()._require_sound(handle)
 
 
@@ -392,7 +391,7 @@ def test_who_does_it_again_is_left_alone_for_a_while(
     path: Path, owner: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The daemon converges at its usual speed, and looks again later."""
-    monkeypatch.setattr(room, "_FIRST_PAUSE", 2.0)
+    monkeypatch.setattr(shared_file, "_FIRST_PAUSE", 2.0)
     rollback = Rollback("a" * 40, "b" * 40, "anna", NOW)
     for _ in range(2):
         turns(owner, most=2)
@@ -482,7 +481,7 @@ def test_ids_of_wishes_are_not_given_again(path: Path, owner: SqliteStore) -> No
 def test_bytes_anywhere_stop_nothing(
     path: Path, owner: SqliteStore, monkeypatch: pytest.MonkeyPatch, place: int, what: bytes, file: str
 ) -> None:
-    monkeypatch.setattr(room, "_SOON", 0.0)  # the daemon would leave the file alone
+    monkeypatch.setattr(shared_file, "_SOON", 0.0)  # the daemon would leave the file alone
     with closing(open_guest_store(path, clock=clock)) as guest:
         guest.requests.enqueue(DEMO, Trigger.MANUAL)
         guest.apps.set_suspended(DEMO, False)
