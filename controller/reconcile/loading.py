@@ -291,12 +291,12 @@ class CommitLoader:
             if subject not in paused:
                 status_writer.set_back(subject, error, resolving=True)
         status_writer.drop_resolved(subject for subject, _ in resolved.setbacks)
-        naps = self.idle_timeouts(resolved.components)
+        idle = self.idle_timeouts(resolved.components)
         status_writer.record_resolved(revision.commit, resolved.pins, resolved.model_pins)
         return DesiredApp(
             app=app,
             revision=revision.commit,
-            components=tuple(replace(c, asleep=naps.get(c.spec.name) == 0.0) for c in resolved.components),
+            components=tuple(replace(c, asleep=idle.get(c.spec.name) == 0.0) for c in resolved.components),
             boxes=loaded.spec.boxes,
             pipelines=resolved.pipelines,
             services=resolved.services,

@@ -73,21 +73,21 @@ _BUG = DeliveryDecision(
 
 
 class WebhookDispatcher:
-    """Before `ready` nothing is sent, since no Secret would be found. `dice` returns numbers from 0 to 1."""
+    """Before `ready` nothing is sent, since no Secret would be found. `rng` returns numbers from 0 to 1."""
 
     def __init__(
         self,
         deps: RunnerDeps,
         senders: Mapping[MessageKind, Sender],
         ready: Callable[[], bool] = lambda: True,
-        dice: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
         notifications: NotificationSender | None = None,
     ) -> None:
         self._deps = deps
         self._notifications = notifications
         self._senders = senders
         self._ready = ready
-        self._dice = dice
+        self._rng = rng
         self._underway: dict[str, Message] = {}
         self._results: queue.SimpleQueue[_Sent] = queue.SimpleQueue()
         self._unwritten: list[_Sent] = []
@@ -272,7 +272,7 @@ class WebhookDispatcher:
                 self._record_fate(message, Fate.DELIVERED if is_there else Fate.GIVEN_UP, verdict.why)
             log.info("%s %s", message.title, verdict.outcome.value, extra=_fields(message))
             return
-        rest, why = next_attempt(message, failed, self._dice(), verdict, now)
+        rest, why = next_attempt(message, failed, self._rng(), verdict, now)
         if rest is None:
             self._give_up(message, why, now)
             return

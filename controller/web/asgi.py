@@ -146,7 +146,7 @@ class Application:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            store = await _visited(self._settings.database)
+            store = await _store_once_made(self._settings.database)
             tracer = start_tracing(self._settings.tracing, "prichal-web")
             gateway = GatewayApp(store, self._settings, self._connect, self._object_socket, tracer)
             await gateway.start()
@@ -163,7 +163,7 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _visited(path: Path) -> SqliteStore:
+async def _store_once_made(path: Path) -> SqliteStore:
     """Open the store once the daemon has created or migrated it, which takes a moment after an installation
     or upgrade."""
     for _ in range(int(PATIENCE / LOOK)):

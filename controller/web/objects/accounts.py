@@ -89,7 +89,7 @@ def is_signed(request: ObjectRequest) -> bool:
 
 
 @dataclass(frozen=True)
-class _Room:
+class _Reserved:
     """Room in a box for what comes: `length` bytes more for an `upload` in parts, or that of a `pending` object, which
     is None if a copy takes no room."""
 
@@ -186,15 +186,15 @@ class AccountApi:
             if not length:  # the storage would have all of it with the header
                 caller.welcome()
                 await anext(body.pieces(caller), b"")
-        room = await self._room(ask, length)
+        reserved = await self._reserve(ask, length)
 
         async def allowed() -> None:
-            if not room.upload:  # parts are nothing yet
+            if not reserved.upload:  # parts are nothing yet
                 await self._require_settled(ask.bucket, [ask.key])
-                await self._require_condition(ask, room.pending)
+                await self._require_condition(ask, reserved.pending)
 
-        async with self._given_back(ask, room) as stored:
-            if not room.upload:  # before a large body is sent in vain
+        async with self._given_back(ask, reserved) as stored:
+            if not reserved.upload:  # before a large body is sent in vain
                 await self._require_condition(ask)
             if not length:
                 await allowed()
@@ -209,10 +209,10 @@ class AccountApi:
     async def _copy(
         self, caller: CallerConnection, request: ObjectRequest, ask: S3Request, access: StorageAccess
     ) -> None:
-        room = await self._room_of_copy(ask)
-        async with self._given_back(ask, room) as stored:
-            if not room.upload:
-                await self._require_condition(ask, room.pending)
+        reserved = await self._reserve_copy(ask)
+        async with self._given_back(ask, reserved) as stored:
+            if not reserved.upload:
+                await self._require_condition(ask, reserved.pending)
             with self._requests.connected(await self._send(access, ask), access) as storage:
                 body = await whole(storage)
                 _check(storage, body)
@@ -222,39 +222,41 @@ class AccountApi:
                 await stored()
                 _send(caller, request, 200, _answered(storage, but=b"content-length"), body)
 
-    async def _room(self, ask: S3Request, length: int) -> _Room:
+    async def _reserve(self, ask: S3Request, length: int) -> _Reserved:
         upload = ask.query.get("uploadId", "")
         if upload:
             await self._in_thread(self._reservations.grow, ask.bucket, ask.key, upload, length)
-            return _Room(upload, length)
-        return _Room(pending=await self._in_thread(self._reservations.put, ask.bucket, ask.key, length))
+            return _Reserved(upload, length)
+        return _Reserved(pending=await self._in_thread(self._reservations.put, ask.bucket, ask.key, length))
 
-    async def _room_of_copy(self, ask: S3Request) -> _Room:
+    async def _reserve_copy(self, ask: S3Request) -> _Reserved:
         upload, reserve = ask.query.get("uploadId", ""), self._reservations
         if upload:
             length = await self._in_thread(reserve.grow_by_copy, ask.bucket, ask.key, upload, ask.source)
-            return _Room(upload, length)
-        return _Room(pending=await self._in_thread(reserve.copy, ask.bucket, ask.key, ask.source))
+            return _Reserved(upload, length)
+        return _Reserved(pending=await self._in_thread(reserve.copy, ask.bucket, ask.key, ask.source))
 
     @asynccontextmanager
-    async def _given_back(self, ask: S3Request, room: _Room) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    async def _given_back(
+        self, ask: S3Request, reserved: _Reserved
+    ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         """Give room back at the end, unless what is yielded was called, since the storage has all of it."""
         is_stored = False
 
         async def stored() -> None:
             nonlocal is_stored
             is_stored = True
-            if room.pending is not None:
-                await self._record(self._reservations.stored, room.pending)
+            if reserved.pending is not None:
+                await self._record(self._reservations.stored, reserved.pending)
 
         try:
             yield stored
         finally:
-            if room.upload and not is_stored:
-                where = (ask.bucket, ask.key, room.upload)
-                await self._record(self._reservations.shrink, *where, room.length)
-            elif room.pending is not None and not is_stored:
-                await self._record(self._reservations.failed, room.pending)
+            if reserved.upload and not is_stored:
+                where = (ask.bucket, ask.key, reserved.upload)
+                await self._record(self._reservations.shrink, *where, reserved.length)
+            elif reserved.pending is not None and not is_stored:
+                await self._record(self._reservations.failed, reserved.pending)
 
     # --- all else ----------------------------------------------------------------------------------------------
 
@@ -342,7 +344,7 @@ class AccountApi:
             yield
             return
         arrival = await self._in_thread(self._reservations.announce, ask.bucket, ask.key)
-        async with self._given_back(ask, _Room(pending=arrival)):
+        async with self._given_back(ask, _Reserved(pending=arrival)):
             await self._require_condition(ask, arrival)
             yield
 

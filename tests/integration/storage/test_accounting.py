@@ -148,8 +148,8 @@ def test_a_race_of_announced_uploads_never_goes_over(box: Box) -> None:
     users, files = 8, 12
 
     def work(user: int) -> list[tuple[str, int, bool]]:
-        dice = random.Random(user)
-        wishes = [(f"users/{user}/{n}", dice.randrange(1_000, 20_000)) for n in range(files)]
+        rng = random.Random(user)
+        wishes = [(f"users/{user}/{n}", rng.randrange(1_000, 20_000)) for n in range(files)]
         return [(key, size, box.announced(key, size)) for key, size in wishes]
 
     def settled() -> bool:
@@ -173,15 +173,15 @@ def test_a_race_of_announced_uploads_never_goes_over(box: Box) -> None:
 
 
 def test_measured_equals_reality_after_overwrites_and_removals(box: Box) -> None:
-    dice = random.Random(4)
+    rng = random.Random(4)
 
     def work(user: int) -> None:
         for _ in range(15):
-            key = f"users/{user}/{dice.randrange(3)} ü%+#.bin"
-            if dice.random() < 0.3:
+            key = f"users/{user}/{rng.randrange(3)} ü%+#.bin"
+            if rng.random() < 0.3:
                 box.remove(key)
             else:
-                box.announced(key, dice.randrange(1, 9_000))
+                box.announced(key, rng.randrange(1, 9_000))
 
     with box.accounting():
         with ThreadPoolExecutor(4) as pool:

@@ -29,9 +29,9 @@ spawn = multiprocessing.get_context("spawn")
 
 def produce(path: Path, seed: int) -> list[int]:
     """Every id that was handed out."""
-    store, dice = open_store(path), random.Random(seed)
+    store, rng = open_store(path), random.Random(seed)
     return [
-        store.requests.enqueue(dice.choice(APPS), Trigger(dice.choice(("poll", "webhook"))))
+        store.requests.enqueue(rng.choice(APPS), Trigger(rng.choice(("poll", "webhook"))))
         for _ in range(WISHES)
     ]
 
@@ -87,9 +87,9 @@ def upload(path: Path, seed: int) -> int:
 
 
 def ask_for_room(store: SqliteStore, name: str) -> int:
-    dice, promised = random.Random(name), 0
+    rng, promised = random.Random(name), 0
     for number in range(UPLOADS):
-        size = dice.randint(1, 100)
+        size = rng.randint(1, 100)
         wish = PendingUpload(0, "bucket", f"{name}/{number}", size, created=0.0, expires=900.0)
         if isinstance(store.boxes.reserve(wish, now=0.0), int):
             promised += size
@@ -162,9 +162,9 @@ def check(store: SqliteStore, path: Path, promises: list[tuple[int, str]]) -> No
 
 @pytest.mark.parametrize("seed", range(3))
 def test_kill_at_any_moment_then_recover(path: Path, seed: int) -> None:
-    dice, promises = random.Random(seed), list[tuple[int, str]]()
+    rng, promises = random.Random(seed), list[tuple[int, str]]()
     for _ in range(4):
-        promises += kill_within(path, dice.randint(1, 60))
+        promises += kill_within(path, rng.randint(1, 60))
         store = open_store(path)
         store.requests.recover()
         check(store, path, promises)

@@ -80,7 +80,7 @@ def test_the_reference_names_every_noun() -> None:
     assert tuple(re.findall(r"`(\w+)`", found[1])) == SECTIONS["Nouns"]
 
 
-def test_every_room_has_the_commands_that_are_named(machine: Machine) -> None:
+def test_every_module_has_the_commands_that_are_named(machine: Machine) -> None:
     named = sorted(name for names in COMMAND_MODULES.values() for name in names)
     assert sorted(name for names in SECTIONS.values() for name in names) == named
     found = machine.run("--help")

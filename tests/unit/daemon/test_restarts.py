@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.daemon import restarts as room
+from controller.daemon import restarts as restarts_module
 from controller.daemon import run
 from controller.daemon.restarts import RestartLog
 from controller.domain.names import PLATFORM
@@ -34,7 +34,7 @@ def test_each_end_is_counted_and_the_first_one_told(tmp_path: Path, monkeypatch:
             ("Restarted", "runner has ended unexpectedly and is restarted: by RuntimeError"),
             ("Restarted", "storage has ended unexpectedly and is restarted: by SIGKILL"),
         ]
-        monkeypatch.setattr(room, "_QUIET", 0.0)
+        monkeypatch.setattr(restarts_module, "_QUIET", 0.0)
         restarts.record("runner", "by itself")
         assert len(store.events.list(PLATFORM)) == 3
 

@@ -198,7 +198,7 @@ def test_a_webhook_that_cannot_be_written_down_does_not_hold_up_the_others(harne
     harness.store.webhooks.delivered = deliver  # type: ignore[method-assign]
     stop = threading.Event()
     thread = threading.Thread(
-        target=WebhookDispatcher(harness.deps, sender.every, dice=lambda: 0.0).run, args=(stop,)
+        target=WebhookDispatcher(harness.deps, sender.every, rng=lambda: 0.0).run, args=(stop,)
     )
     thread.start()
     for id in ("a1", "a2", "a3"):

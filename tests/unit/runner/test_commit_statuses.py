@@ -80,7 +80,7 @@ class Word:
     def sending(self) -> AbstractContextManager[None]:
         deps = replace(self.harness.deps, forge=lambda app: self.forge)
         senders = dict.fromkeys(MessageKind, self.sender)
-        return in_thread(WebhookDispatcher(deps, senders, dice=lambda: 0.0).run)
+        return in_thread(WebhookDispatcher(deps, senders, rng=lambda: 0.0).run)
 
     def fail_twice(self) -> Event:
         """Wait for the second attempt that fails, and return the event that it leads to."""

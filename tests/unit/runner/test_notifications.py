@@ -98,7 +98,7 @@ class World:
             url=self.url,
         )
         dispatcher = WebhookDispatcher(
-            self.harness.deps, dict.fromkeys(MessageKind, self.http), dice=lambda: 0.0, notifications=sender
+            self.harness.deps, dict.fromkeys(MessageKind, self.http), rng=lambda: 0.0, notifications=sender
         )
         return in_thread(dispatcher.run)
 

@@ -99,7 +99,7 @@ class Post:
         return [event for event in self.store.events.list(APP) if event.reason == "WebhookGivenUp"]
 
     def delivering(self) -> AbstractContextManager[None]:
-        dispatcher = WebhookDispatcher(self.harness.deps, self.sender.every, self.is_ready, dice=lambda: 0.0)
+        dispatcher = WebhookDispatcher(self.harness.deps, self.sender.every, self.is_ready, rng=lambda: 0.0)
         return in_thread(dispatcher.run)
 
 
@@ -277,7 +277,7 @@ def test_slow_receivers_of_notifications_hold_up_no_webhook(post: Post) -> None:
 
     notifications: Any = SimpleNamespace(send=send)
     dispatcher = WebhookDispatcher(
-        post.harness.deps, post.sender.every, dice=lambda: 0.0, notifications=notifications
+        post.harness.deps, post.sender.every, rng=lambda: 0.0, notifications=notifications
     )
     with in_thread(dispatcher.run):
         for number in range(8):
@@ -312,7 +312,7 @@ def test_a_receiver_that_asks_for_days_does_not_hold_a_notification(
     post.store.notifications.declare(APP, (spec,))
     outbox.add((outgoing("note_1_1", APP, spec, json.dumps({"at": rfc3339(post.clock.now())}), 0.0),))
     dispatcher = WebhookDispatcher(
-        post.harness.deps, post.sender.every, dice=lambda: 0.0, notifications=notifications
+        post.harness.deps, post.sender.every, rng=lambda: 0.0, notifications=notifications
     )
     with in_thread(dispatcher.run):
         (event,) = wait_for(lambda: post.store.events.list(APP))
