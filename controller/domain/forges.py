@@ -153,6 +153,14 @@ def address_of(spec: CommitStatusSpec, repository: str) -> ForgeAddress:
     return ForgeAddress(api, "/".join(segments[:-1]), segments[-1])
 
 
+def path_of(repository: str) -> str:
+    """Return the path of a repository on its server, as in `group/name`; "" for one of this host."""
+    try:
+        return "/".join(_location(repository)[2])
+    except NoForge:
+        return ""
+
+
 def takes(provider: StatusProvider) -> tuple[frozenset[str], ...]:
     """Return which keys of a Secret log in at a forge; one of the sets is needed."""
     passwords = (frozenset({"username", "password"}),) if _FORMS[provider].basic else ()

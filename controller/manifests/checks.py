@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from controller.domain.apps.environment import misleading, unusable
-from controller.domain.apps.spec import ComponentKind, PlatformAppSpec, SecretSpec
+from controller.domain.apps.spec import ANY_ORIGIN, ComponentKind, PlatformAppSpec, SecretSpec
 from controller.domain.errors import ManifestProblem
 from controller.domain.localizable import Localizable
 from controller.domain.routing.callers import unusable_passwords, unusable_tokens
+from controller.domain.routing.origins import NoOrigin, serialized
 from controller.manifests.commit import Check, CheckedCommit, containers
 from controller.manifests.components import api_path, names, secret, spec_of
 from controller.manifests.limit_checks import (
@@ -87,6 +88,18 @@ def duplicates(documents: Collection[ManifestDocument]) -> Iterator[ManifestProb
             )
             yield document.problem(["metadata", "name"], message)
         first.setdefault(key, document)
+
+
+def origins(commit: CheckedCommit) -> Iterator[ManifestProblem]:
+    """Report origins that no page has, so that listing them lets nobody in."""
+    path = ("spec", "restfulApi", "cors", "origins")
+    for document in commit.of(ComponentKind.API_COMPONENT):
+        for i, origin in enumerate(document.get(*path) or ()):
+            try:
+                origin == ANY_ORIGIN or serialized(origin)
+            except NoOrigin as error:
+                message = Localizable("{origin!r} {why}", origin=origin, why=error.args[0])
+                yield document.problem((*path, i), message)
 
 
 # --- references -------------------------------------------------------------------------------------------------
@@ -385,6 +398,7 @@ def _api_variables(
 
 CHECKS: tuple[Check, ...] = (
     references,
+    origins,
     environments,
     callers,
     unique_names,

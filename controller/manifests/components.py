@@ -13,6 +13,7 @@ from typing import Any
 
 from controller.config import DefaultLimits
 from controller.domain.apps.spec import (
+    ANY_ORIGIN,
     ApiSpec,
     ApiTarget,
     ApiVariable,
@@ -52,6 +53,7 @@ from controller.domain.apps.spec import (
 )
 from controller.domain.names import AppName, ComponentName
 from controller.domain.notifications.spec import Channel, NotificationSpec, Severity
+from controller.domain.routing.origins import serialized
 from controller.domain.secret import Secret, without_line_end
 from controller.domain.units import parse_duration, parse_size
 from controller.manifests.reader import ManifestDocument
@@ -251,18 +253,13 @@ def _oidc(raw: Raw) -> OidcSpec:
 
 def _cors(raw: Raw) -> CorsSpec:
     return CorsSpec(
-        origins=tuple(sorted({_origin(text) for text in raw["origins"]})),
+        origins=tuple(
+            sorted({origin if origin == ANY_ORIGIN else serialized(origin) for origin in raw["origins"]})
+        ),
         credentials=raw["credentials"],
         max_age=parse_duration(raw["maxAge"]),
         expose_headers=tuple(raw.get("exposeHeaders", ())),
     )
-
-
-def _origin(text: str) -> str:
-    """Return the origin as browsers write it: in lower case, without the scheme's default port."""
-    origin = text.lower()
-    scheme, _, _ = origin.partition(":")
-    return origin.removesuffix({"http": ":80", "https": ":443"}.get(scheme, "::"))
 
 
 def _api_variable(raw: Raw) -> ApiVariable:

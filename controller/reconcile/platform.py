@@ -17,6 +17,7 @@ from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.apps.spec import PlatformSpec, RepositorySpec
 from controller.domain.apps.status import PreviewWatch, RepositoryRecord
 from controller.domain.errors import ControllerError, ManifestInvalid, Stalled, Transient
+from controller.domain.forges import path_of
 from controller.domain.git_http import hosted_name
 from controller.domain.localizable import Localizable, joined
 from controller.domain.names import PLATFORM, AppName, previews_key
@@ -193,6 +194,7 @@ class PlatformReconciler:
             hook_provider=repository.hook_provider,
             hook_secret=values[0].reveal() if values else "",
             hosted=hosted_name(repository.url, self.deps.settings.repositories),
+            path=path_of(repository.url),
             previews=tuple(
                 PreviewWatch(app.name, app.previews.branches, app.previews.pull_requests)
                 for app in spec.apps

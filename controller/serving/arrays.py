@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .extent import listed
 from .texts import Text
 
 _NOT_SEQUENCES = (str, bytes, bytearray, memoryview)
@@ -35,11 +36,11 @@ def array_of(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """Arrays as nested lists, scalars of numpy as Python's own, sequences of any kind as lists; all else as it is.
-    Raises ValueError as ``array_of``.
+    Raises ValueError as ``array_of``, and for very long sequences.
     """
     array = array_of(value)
     if array is not None:
         return array.tolist()
     if isinstance(value, Sequence) and not isinstance(value, (list, *_NOT_SEQUENCES)):
-        return list(value)
+        return listed(value)
     return value

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
-from . import jsontext, log, number_lists
+from . import extent, jsontext, log, number_lists
 from .arrays import array_of, plain
 from .datatypes import NUMBERS, WANTED, Datatype, Numbers
 from .fault_texts import json_name, shown
@@ -65,7 +65,11 @@ class OutputEncoder:
     def listed(self, result: Any) -> Iterator[Mapping[str, Any]]:
         """Every output with its name and data, as the function gave it, without the optional ones that are None.
         Raises BadOutput."""
+        names = set()
         for given in _listed(self._named(result)):
+            if given["name"] in names:
+                raise BadOutput(Text("output {given!r} is given twice", given=given["name"]))
+            names.add(given["name"])
             if given["data"] is not None or not self._is_optional(given["name"]):
                 yield self._prepared(given)
 
@@ -87,11 +91,16 @@ class OutputEncoder:
         if variable is None or not variable.forms:
             return given
         data, failure = given["data"], ""
-        for form in dict.fromkeys(variable.forms):
-            try:
-                return {**given, "data": form.given(data)}
-            except Misfit as misfit:
-                failure = failure or str(misfit)
+        try:
+            if any(form.value is not None for form in variable.forms):  # each value is looked at
+                extent.check(data)
+            for form in dict.fromkeys(variable.forms):
+                try:
+                    return {**given, "data": form.given(data)}
+                except Misfit as misfit:
+                    failure = failure or str(misfit)
+        except ValueError as error:
+            failure = str(error)
         raise BadOutput(Text("output {given!r} {failure}", given=given["name"], failure=failure))
 
     def yielded(self, item: Any) -> Iterator[Mapping[str, Any]]:
@@ -323,6 +332,7 @@ def _formed(given: Mapping[str, Any], data: _Data, datatype: Datatype) -> dict[s
         return {**given, "datatype": datatype.value, "data": _path(given, data)}
     else:
         make = _text if datatype is Datatype.STR else _object
+        extent.check(data.elements)
         elements = [make(data, index) for index in range(len(data.elements))]
         if data.shape is None:
             return {**given, "datatype": datatype.value, "data": elements[0]}

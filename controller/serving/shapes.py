@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, Optional
 
 from .datatypes import INT32_MAX, integers
+from .extent import check_count
 from .problems import RequestFault
 from .texts import Text
 
@@ -29,16 +30,16 @@ def _same(value: Any) -> Any:
 
 def flatten(nested: Sequence[Any], plain: Callable[[Any], Any] = _same) -> tuple[list[int], list[Any]]:
     """Shape and elements in row-major order. ``plain`` makes lists of what is one without being a list or tuple.
-    Raises Shapeless.
+    Raises Shapeless, and ValueError as ``plain`` and for very many elements.
     """
     shape, level = [len(nested)], nested if isinstance(nested, list) else list(nested)
     if _LEAVES.issuperset(map(type, level)):
         return shape, level  # the usual case
-    _check_depth(nested)
+    _check_extent(nested)
     while True:
         kinds = set(map(type, level))
         if not kinds <= _KNOWN:
-            level = [item if type(item) in _KNOWN else plain(item) for item in level]
+            level = _plain_values(level, plain)
             kinds = set(map(type, level))
         if kinds.isdisjoint(_LISTS):
             return shape, level
@@ -48,15 +49,32 @@ def flatten(nested: Sequence[Any], plain: Callable[[Any], Any] = _same) -> tuple
         if len(shape) == MAX_RANK:
             raise _too_deep()
         shape.append(sizes.pop())
+        check_count(math.prod(shape))
         level = list(chain.from_iterable(level))
 
 
-def _check_depth(nested: Sequence[Any]) -> None:
-    """Check the depth before copying: a list that contains itself would grow with each level."""
+def _plain_values(level: list[Any], plain: Callable[[Any], Any]) -> list[Any]:
+    """The values of a level with lists for what is one otherwise. Raises ValueError."""
+    found, count = [], 0
+    for item in level:
+        if type(item) not in _KNOWN:
+            item = plain(item)
+            count += len(item) if type(item) is list else 0
+            check_count(count)  # before all the others become lists, too
+        found.append(item)
+    return found
+
+
+def _check_extent(nested: Sequence[Any]) -> None:
+    """Check the depth, and the number of elements, before copying: a list that contains itself would grow with each
+    level. What has a shape has the lengths of its first elements."""
     inner: Any = nested
+    count = 1
     for _ in range(MAX_RANK):
         if type(inner) not in _LISTS or not inner:
+            check_count(count * len(inner) if isinstance(inner, range) else count)
             return
+        count *= len(inner)
         inner = inner[0]
     if type(inner) in _LISTS:
         raise _too_deep()

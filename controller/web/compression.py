@@ -13,7 +13,7 @@ from typing import Final
 
 from controller.serving.compression import accepts_gzip, gzipped, is_compressible
 from controller.web.gateway.body import Message, Send
-from controller.web.gateway.headers import Header
+from controller.web.gateway.headers import Header, combined
 
 MOST: Final = 8 * 2**20  # bytes of a response that are kept until it is complete
 AT_ONCE: Final = 16 * 2**10  # bytes that are compressed on the event loop, within half a millisecond
@@ -24,7 +24,7 @@ _WHOLE: Final = frozenset((b"content-encoding", b"content-range", b"accept-range
 
 def compressing(send: Send, scope: Message) -> Send:
     """Return a `send` that compresses the response where that is worth it."""
-    fields = dict(scope["headers"])
+    fields = combined(scope["headers"])
     if _may_be_guessed(scope["path"], fields):
         return send
     if not accepts_gzip(fields.get(b"accept-encoding", b"")):

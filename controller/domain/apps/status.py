@@ -294,6 +294,7 @@ class RepositoryRecord:
     hook_provider: str | None = None
     hook_secret: str = field(default="", repr=False)
     hosted: str = ""  # its name among those hosted here (`prichal repo create`)
+    path: str = ""  # of its URL, without `.git`; "" for one of this host
     previews: tuple[PreviewWatch, ...] = ()
 
 

@@ -19,6 +19,7 @@ from controller.web.async_calls.presence import WorkerPresence
 from controller.web.gateway.body import HeldBodies, RequestBody, Send
 from controller.web.gateway.coding import any_coding
 from controller.web.gateway.forward import ForwardedCall
+from controller.web.gateway.headers import combined_text
 from controller.web.gateway.router import UpstreamTarget
 from controller.web.gateway.watch import RouteWatch
 from controller.web.preferences import Preferences, idempotency_key
@@ -104,7 +105,7 @@ class AsyncCalls:
 
     async def _stored(self, call: ForwardedCall, user: str, body: RequestBody, headers: Headers) -> AsyncCall:
         """Its body is in memory no longer than until it is stored: the caller may wait for a minute afterwards."""
-        key = idempotency_key(_field(headers, b"idempotency-key"))
+        key = idempotency_key(_field(headers, "idempotency-key"))
         hook, webhook = call.target.route.webhook, _webhook(call, headers)
         pieces: list[bytes] = []
         try:
@@ -128,7 +129,7 @@ class AsyncCalls:
 
 def _webhook(call: ForwardedCall, headers: Headers) -> str:
     """Return the receiver that the caller names; "" for none. Raises RequestRefused."""
-    url = _field(headers, WEBHOOK)
+    url = _field(headers, WEBHOOK.decode())
     if url is None:
         return ""
     detail = ""
@@ -147,5 +148,5 @@ def _digest(path: bytes, webhook: str, content: bytes) -> str:
     return hashlib.sha256(b"%b\n%b\n%b" % (path, webhook.encode(), content)).hexdigest()
 
 
-def _field(headers: Headers, name: bytes) -> str | None:
-    return next((value.decode("latin-1") for field, value in headers if field == name), None)
+def _field(headers: Headers, name: str) -> str | None:
+    return combined_text(headers).get(name)

@@ -13,7 +13,7 @@ from typing import Final
 from controller import __version__
 from controller.web.auth import page_tokens
 from controller.web.gateway.body import Message, Send
-from controller.web.gateway.headers import Header
+from controller.web.gateway.headers import Header, combined
 
 _POLICY: Final = b"content-security-policy"
 
@@ -70,14 +70,14 @@ def fields_for(scope: Message) -> tuple[Header, ...]:
 
 def is_of_script(scope: Message) -> bool:
     """Return True if a script in a sandboxed page makes the request, and says that the page is ours."""
-    fields = dict(scope["headers"])
+    fields = combined(scope["headers"])
     return fields.get(b"origin") == page_tokens.ORIGIN.encode() and page_tokens.HEADER.encode() in fields
 
 
 def preflight(scope: Message) -> tuple[Header, ...] | None:
     """Return the fields of the answer if the browser asks on behalf of such a script. It tells nothing to
     anybody: the request that follows has to carry the token."""
-    fields = dict(scope["headers"])
+    fields = combined(scope["headers"])
     asked = fields.get(b"access-control-request-headers", b"").lower()
     is_asked = scope["method"] == "OPTIONS" and fields.get(b"origin") == page_tokens.ORIGIN.encode()
     return _PREFLIGHT if is_asked and page_tokens.HEADER.encode() in asked else None

@@ -25,7 +25,7 @@ from controller.domain.routing.routes import Api
 from controller.store.people import PeopleStore, SessionLimits
 from controller.web.auth.authenticate import AuthenticatedCaller
 from controller.web.gateway.cors import EXPOSED, CorsPolicy, CorsRequest
-from controller.web.gateway.headers import Header
+from controller.web.gateway.headers import Header, combined
 from controller.web.gateway.router import PublishedApi
 from controller.web.problems import HttpProblem, ProblemKind
 
@@ -140,7 +140,7 @@ def is_by_pass(headers: Iterable[Header]) -> bool:
     the latter tells nothing: the call that follows has to carry a good pass."""
     if (b"origin", ORIGIN) not in headers:  # almost all requests
         return False
-    fields = dict(headers)
+    fields = combined(headers)
     if fields[b"origin"] != ORIGIN:
         return False
     return HEADER in fields or HEADER in CorsRequest.by(headers).names.lower()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from controller.serving import http1, problems
 from controller.web.gateway.body import too_large
-from controller.web.gateway.headers import Header
+from controller.web.gateway.headers import Header, combined
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
 _LINE = re.compile(rb"^content-encoding: (.*)\r\n", re.MULTILINE)
@@ -20,7 +20,7 @@ _NONE = frozenset((b"", b"identity"))
 def refuse_coded(headers: Iterable[Header]) -> None:
     """Refuse encoded bodies: requests that the platform answers itself must be sent without a content coding.
     Raises RequestRefused."""
-    coding = next((value for name, value in headers if name == b"content-encoding"), b"")
+    coding = combined(headers).get(b"content-encoding", b"")
     if coding.strip().lower() not in _NONE:
         given = coding[:100].decode("latin-1")
         raise RequestRefused(
@@ -39,14 +39,14 @@ def any_coding(lines: bytes) -> bytes:
 
 def decoded(content: bytes, lines: bytes, limit: int) -> tuple[bytes, bytes]:
     """Return the decoded body, and the header `lines` without the coding. Raises RequestRefused."""
-    found = _LINE.search(lines)
-    if found is None:
+    codings = [coding.strip() for coding in _LINE.findall(lines)]
+    if not codings:
         return content, lines
     try:
-        plain = bytes(http1.decoded(content, found[1].strip(), limit))
+        plain = bytes(http1.decoded(content, b", ".join(codings), limit))
     except problems.ServingProblem as problem:
         raise _refused(problem, limit) from problem
-    return plain, lines[: found.start()] + lines[found.end() :]
+    return plain, _LINE.sub(b"", lines)
 
 
 def _refused(problem: problems.ServingProblem, limit: int) -> RequestRefused:

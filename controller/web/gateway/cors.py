@@ -37,6 +37,7 @@ EXPOSED: Final = (
 
 _PREFIX: Final = b"access-control-"
 _CREDENTIALS: Final[Header] = (b"access-control-allow-credentials", b"true")
+_NAMED: Final = b"access-control-request-headers"
 _TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 
@@ -52,12 +53,14 @@ class CorsRequest:
 
     @classmethod
     def by(cls, headers: Iterable[Header]) -> CorsRequest:
-        """Read the fields; a repeated field is ignored."""
+        """Read the fields. Names of header fields are a list; another field that is repeated is ignored."""
         found: dict[bytes, bytes | None] = {}
+        names = b""
         for name, value in headers:
-            if name == b"origin" or name.startswith(b"access-control-request-"):
+            if name == _NAMED:
+                names = b"%b, %b" % (names, value) if names else value
+            elif name == b"origin" or name.startswith(b"access-control-request-"):
                 found[name] = None if name in found else value
-        names = found.get(b"access-control-request-headers") or b""
         return cls(found.get(b"origin"), found.get(b"access-control-request-method"), names)
 
 

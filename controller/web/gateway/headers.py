@@ -70,10 +70,29 @@ DROPPED_OUT = (
     | {b"x-request-id", b"server", b"x-prichal-files", b"x-prichal-call"}
 )
 
+#: Those among them whose lines are one list. The last address of `X-Forwarded-For` is the one that a trusted proxy saw.
+_LISTS = frozenset((b"connection", b"x-forwarded-for"))
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
 _COOKIE = b"cookie: "
 _ORDINARY_CONNECTION = frozenset((b"", b"keep-alive", b"close", b"Keep-Alive", b"Close"))
+
+
+def combined(headers: Iterable[Header]) -> dict[bytes, bytes]:
+    """Return the fields of a request by name. The lines of one that is repeated are its list (RFC 9110 §5.3); one that
+    holds a single value becomes a value that nothing fits."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        before = found.get(name)
+        between = b"; " if name == b"cookie" else b", "
+        found[name] = value if before is None else before + between + value
+    return found
+
+
+def combined_text(headers: Iterable[Header]) -> dict[str, str]:
+    """Return the same for code that reads texts."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in combined(headers).items()}
 
 
 class RequestFields(list[Header]):
@@ -87,7 +106,8 @@ class RequestFields(list[Header]):
 def split(headers: Iterable[Header]) -> tuple[dict[bytes, bytes], list[bytes]]:
     """Request fields with lower-case names → (those the gateway acts on, the lines that go to the component).
 
-    A repeated field among the first keeps its last value; gunicorn has refused repeated singletons before.
+    A repeated list among the first is one list; another field keeps its last value. gunicorn has refused repeated
+    singletons that change how a message is read.
     Names with an underscore are dropped: CGI-like servers cannot tell `x_forwarded_user` from `x-forwarded-user`.
     Nobody changes what this returns.
     """
@@ -105,7 +125,8 @@ def _split(headers: Iterable[Header]) -> tuple[dict[bytes, bytes], list[bytes]]:
     lines: list[bytes] = []
     for name, value in headers:
         if name in DROPPED_IN:
-            special[name] = value
+            before = special.get(name) if name in _LISTS else None
+            special[name] = value if before is None else b"%b, %b" % (before, value)
         elif b"_" not in name:
             lines.append(b"%b: %b\r\n" % (name, value))
     if special.get(b"connection", b"") not in _ORDINARY_CONNECTION:

@@ -221,7 +221,7 @@ spec:
   pipelines: {}
   restfulApi:
     cors:
-      origins: [HTTPS://Lab.Example.Org:443, "http://localhost:4200", "http://[::1]:80", "https://a.example:80"]
+      origins: [HTTPS://Lab.Example.Org:443, "http://localhost:4200", "http://[0:0::0:1]:080", "https://a.example:80"]
       maxAge: 1h
       exposeHeaders: [X-Total-Count]
 """

@@ -315,6 +315,10 @@ def test_single_values(server: Server, result: Any, value: Any) -> None:
 NESTED: Any = 1.0
 for _ in range(40):
     NESTED = [NESTED]
+#: Of little memory, and 2 ** level values.
+DOUBLED: list[Any] = [[1.0]]
+for _ in range(100):
+    DOUBLED.append([DOUBLED[-1], DOUBLED[-1]])
 RING: list[Any] = []
 RING += [RING, RING]
 
@@ -359,6 +363,17 @@ RING += [RING, RING]
         ({"dict": ENDLESS}, "output 'dict' cannot be written as JSON: it is nested too deeply, or holds itself"),
         ({"dict": {"a": {1}}}, "output 'dict' cannot be written as JSON"),
         ({"dict": [{"a": 1}, {"a": b""}]}, "output 'dict' cannot be written as JSON"),
+        ({"INT32": range(10**9)}, "'INT32' has more than 67108864 values in all"),
+        ({"INT32": [range(10**7)] * 10}, "'INT32' has more than 67108864 values in all"),
+        ({"FP64": DOUBLED[30]}, "'FP64' has more than 67108864 values in all"),
+        ({"str": range(10**9)}, "'str' has more than 67108864 values in all"),
+        ({"dict": {"a": range(10**9)}}, "output 'dict' has more than 67108864 values in all"),
+        ({"dict": {"a": DOUBLED[100]}}, "output 'dict' has more than 67108864 values in all"),
+        ({"dict": [{"a": "x" * 10**6}] * 1000}, "output 'dict' has more than 536870912 characters in all"),
+        ({"FP64": iter([1.0])}, "a value of type list_iterator is not JSON"),
+        ({"FP64": [iter([1.0]), iter([2.0])]}, "a value of type list_iterator is not JSON"),
+        ({"dict": {"a": iter([1.0])}}, "output 'dict' cannot be written as JSON: a value of type list_iterator"),
+        ([{"name": "FP32", "data": 1.0}, {"name": "FP32", "data": 2.0}], "output 'FP32' is given twice"),
         ({"any": b""}, "'any' cannot be written as"),
         ({"nothing": 1}, "'nothing' is not in the docstring"),
         ({7: 1}, "output 7 is not in the docstring"),

@@ -14,9 +14,16 @@ from controller.config import Settings
 from controller.domain.apps.conditions import Condition, ConditionType
 from controller.domain.apps.requests import Trigger
 from controller.domain.apps.spec import HookProvider
-from controller.domain.apps.status import AppStatus, ComponentStatus, Event, EventType, RepositoryRecord
+from controller.domain.apps.status import (
+    AppStatus,
+    ComponentStatus,
+    Event,
+    EventType,
+    PreviewWatch,
+    RepositoryRecord,
+)
 from controller.domain.gpu_devices import GpuDevice, GpuReport, write_report
-from controller.domain.names import AppName, ComponentName
+from controller.domain.names import AppName, ComponentName, previews_key
 from controller.domain.people.pushes import PushUnderWay, digest_of_push
 from controller.domain.reasons import Reason
 from controller.domain.runs.gpus import Lease
@@ -100,6 +107,38 @@ def test_a_push_becomes_a_request_for_every_app(
         queued = store.requests.queued(app)
         assert queued is not None
         assert (queued.id, queued.reasons) == (request, ("webhook",))
+
+
+def of_server(client: FlaskClient, payload: object) -> Any:
+    headers = {"X-Gitlab-Event": "System Hook", "X-Gitlab-Token": SECRET}
+    return client.post("/-/hooks/demo-repo", json=payload, headers=headers)
+
+
+def merge_request(number: int, project: str, state: str = "opened") -> dict[str, object]:
+    told = {"iid": number, "state": state, "source_branch": "feature/x"}
+    return {
+        "object_kind": "merge_request",
+        "project": {"path_with_namespace": project},
+        "object_attributes": {**told, "source_project_id": 7, "target_project_id": 7},
+    }
+
+
+def test_a_hook_of_a_whole_server_tells_of_merge_requests_of_its_project_alone(
+    client: FlaskClient, store: SqliteStore
+) -> None:
+    watches = (PreviewWatch(APP, ("feature/*",), pulls=True),)
+    follow(store, HookProvider.GITLAB, path="team/demo", previews=watches)
+    assert of_server(client, merge_request(3, "team/demo")).json["status"] == "accepted"
+    for number, state in ((3, "closed"), (4, "opened")):
+        skipped = of_server(client, merge_request(number, "team/other", state))
+        assert skipped.json["reason"] == "this event is about team/other, not about team/demo"
+    assert [pull.number for pull in store.branches.pulls("demo-repo")] == [3]
+    assert store.requests.queued(previews_key(APP)) is not None
+    assert store.requests.queued(APP) is None
+    assert of_server(client, {"event_name": "project_create"}).json["status"] == "skipped"
+    assert store.requests.queued(APP) is None
+    assert of_server(client, {"event_name": "push", "ref": "refs/heads/main"}).json["status"] == "accepted"
+    assert store.requests.queued(APP) is not None
 
 
 def test_our_own_hook_is_a_push(client: FlaskClient, store: SqliteStore) -> None:

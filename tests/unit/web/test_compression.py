@@ -61,6 +61,20 @@ def test_others_are_told_that_it_varies() -> None:
     assert "content-encoding" not in fields
 
 
+@pytest.mark.parametrize(
+    ("lines", "is_coded"),
+    [
+        ((b"gzip", b"identity;q=0.5"), True),
+        ((b"br", b"gzip"), True),
+        ((b"gzip;q=0", b"*"), False),
+        ((b"*", b"gzip;q=0"), False),
+    ],
+)
+def test_what_a_caller_accepts_may_be_in_several_lines(lines: tuple[bytes, ...], is_coded: bool) -> None:
+    fields, _ = sent(fields=tuple((b"accept-encoding", line) for line in lines))
+    assert (fields.get("content-encoding") == "gzip") is is_coded
+
+
 UNCHANGED: dict[str, dict[str, Any]] = {
     "a page": {"headers": ((b"content-type", b"text/html; charset=utf-8"),)},
     "with a cookie": {"fields": (GZIP, (b"cookie", b"session=1"))},

@@ -22,17 +22,20 @@ from controller.ports import Store
 from controller.web import isolated_json
 from controller.web.api.platform import pushes
 from controller.web.api.platform.signatures import (
+    Headers,
     bears_signature,
     concerned_previews,
     concerns,
     delivery_id,
     is_genuine,
+    is_of_server,
     is_ping,
     is_pull,
     is_push,
     own_push,
     pull_of,
     refs_of,
+    server_event,
 )
 from controller.web.bodies import require_json
 from controller.web.context import context
@@ -66,10 +69,18 @@ def receive(repository: str) -> ResponseReturnValue:
         )
     if is_ping(provider, headers):
         return {"status": "pong"}, 200
+    if is_of_server(provider, headers):
+        return _of_server(store, record, delivery_id(provider, headers), body)
     if is_pull(provider, headers):
         return _pull(store, record, delivery_id(provider, headers), body)
     if not is_push(provider, headers):
         return _skipped("this event is not about a push")
+    return _push(store, record, provider, headers, body)
+
+
+def _push(
+    store: Store, record: RepositoryRecord, provider: HookProvider, headers: Headers, body: bytes
+) -> ResponseReturnValue:
     own, commit = provider is HookProvider.GENERIC and headers.get("x-prichal-push") == "1", ""
     if own:
         told, refs = isolated_json.read_here(len(body), own_push, body)
@@ -77,11 +88,37 @@ def receive(repository: str) -> ResponseReturnValue:
         pushes.note(store, record, told)
     else:
         refs = isolated_json.read_here(len(body), refs_of, body)
+    trigger = Trigger.PUSH if own else Trigger.WEBHOOK
+    return _take(store, record, delivery_id(provider, headers), refs, trigger, commit)
+
+
+def _take(
+    store: Store,
+    record: RepositoryRecord,
+    identity: str,
+    refs: frozenset[str],
+    trigger: Trigger = Trigger.WEBHOOK,
+    commit: str = "",
+) -> ResponseReturnValue:
+    """Ask for passes over what follows one of the refs."""
     keys = concerned(record, refs)
     if not keys:
         return _skipped(f"{', '.join(sorted(refs))} is not what is followed, {record.ref}")
-    identity = delivery_id(provider, headers) or secrets.token_hex(16)
-    return _accept(store, record, identity, Trigger.PUSH if own else Trigger.WEBHOOK, keys, commit)
+    return _accept(store, record, identity or secrets.token_hex(16), trigger, keys, commit)
+
+
+def _of_server(store: Store, record: RepositoryRecord, identity: str, body: bytes) -> ResponseReturnValue:
+    """Take an event of one of all projects of a server. Numbers of merge requests are those of their project, so one of
+    another project must not open or close a preview; a push there only has the server asked."""
+    event = isolated_json.read_here(len(body), server_event, body)
+    if event.is_pull:
+        if not event.is_about(record.path):
+            return _skipped(f"this event is about {event.project or 'no project'}, not about {record.path}")
+        return _pull(store, record, identity, body)
+    if not event.is_push:
+        return _skipped("this event is not about a push")
+    refs = isolated_json.read_here(len(body), refs_of, body)
+    return _take(store, record, identity, refs)
 
 
 def concerned(record: RepositoryRecord, refs: frozenset[str]) -> tuple[AppName, ...]:

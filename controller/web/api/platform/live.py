@@ -29,6 +29,7 @@ from controller.web.api.runs.logs import PIECE, log_event, whole_lines
 from controller.web.auth.admin import ClientInfo, log_refused
 from controller.web.auth.people import Callers
 from controller.web.gateway.body import Message, Send
+from controller.web.gateway.headers import combined_text
 from controller.web.gateway.watch import RouteWatch
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused, method_problem
 from controller.web.query import QueryParameters, whole
@@ -331,7 +332,7 @@ def _log_query(query: QueryParameters) -> LogQuery:
 
 def client_info_of(scope: Message) -> ClientInfo:
     client = scope.get("client")
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    headers = combined_text(scope["headers"])
     scheme, path = scope.get("scheme", "http"), scope["path"]
     return ClientInfo(scope["method"], client[0] if client else "", headers, scheme, path)
 

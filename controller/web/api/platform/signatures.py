@@ -66,7 +66,7 @@ SCHEMES: Mapping[HookProvider, SignatureScheme] = {
         # The UUID of an event is the same for all events that one of our other hooks has led to.
         ("webhook-id", "idempotency-key", "x-gitlab-event-uuid"),
         "x-gitlab-event",
-        frozenset(("Push Hook", "Tag Push Hook", "System Hook")),
+        frozenset(("Push Hook", "Tag Push Hook")),
         pulls=frozenset(("Merge Request Hook",)),
     ),
     HookProvider.GITEA: _GITEA,
@@ -149,6 +149,39 @@ def delivery_id(provider: HookProvider, headers: Headers) -> str:
 def is_ping(provider: HookProvider, headers: Headers) -> bool:
     scheme = SCHEMES[provider]
     return headers.get(scheme.event, "") in scheme.pings if scheme.event else False
+
+
+def is_of_server(provider: HookProvider, headers: Headers) -> bool:
+    """Return True for a hook that GitLab's administrator has set up for all projects of the server. Its header does not
+    tell what an event is about: `server_event` reads it in the body."""
+    return provider is HookProvider.GITLAB and headers.get("x-gitlab-event") == "System Hook"
+
+
+class ServerEvent(NamedTuple):
+    """What a hook of the whole server tells: the kind of the event, and the project that it is about, by its path."""
+
+    kind: str
+    project: str
+
+    @property
+    def is_push(self) -> bool:
+        return self.kind in ("push", "tag_push", "repository_update", "")
+
+    @property
+    def is_pull(self) -> bool:
+        return self.kind == "merge_request"
+
+    def is_about(self, path: str) -> bool:
+        """Return True if `path` is that of the project's repository; GitLab may be served below a path of its own."""
+        return bool(self.project) and f"/{path}".lower().endswith(f"/{self.project}".lower())
+
+
+def server_event(body: bytes) -> ServerEvent:
+    """Return the event of a body. Raises RequestRefused."""
+    payload = read_json(body)
+    kind = _at(payload, "event_name") or _at(payload, "object_kind")
+    project = _at(payload, "project", "path_with_namespace")
+    return ServerEvent(kind if isinstance(kind, str) else "", project if isinstance(project, str) else "")
 
 
 def is_push(provider: HookProvider, headers: Headers) -> bool:

@@ -26,6 +26,7 @@ from controller.web.api.runs.streams import StageLogReader, answer_log, answer_t
 from controller.web.api.runs.watcher import RunWatcher
 from controller.web.context import CALL, ServiceCall
 from controller.web.gateway.body import Message, Receive, RequestBody, Send, once
+from controller.web.gateway.headers import combined_text
 from controller.web.gateway.watch import RouteWatch
 from controller.web.preferences import Preferences
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused, method_problem
@@ -193,7 +194,7 @@ def _request(call: ServiceCall, found: re.Match[str], scope: Message) -> RunRequ
         found["id"],
         scope["method"] == "HEAD",
         QueryParameters.of(scope["query_string"]),
-        {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+        combined_text(scope["headers"]),
     )
 
 

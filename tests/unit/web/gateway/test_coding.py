@@ -23,6 +23,16 @@ def test_the_platform_takes_no_coding(coding: bytes) -> None:
     assert ("accept-encoding", "identity") in problem.headers()
 
 
+@pytest.mark.parametrize("codings", [(b"identity", b"gzip"), (b"", b"br"), (b"gzip", b"identity")])
+def test_no_line_of_a_repeated_coding_is_overlooked(codings: tuple[bytes, bytes]) -> None:
+    with pytest.raises(RequestRefused):
+        refuse_coded([(b"content-encoding", coding) for coding in codings])
+    lines = b"".join(b"content-encoding: %b\r\n" % coding for coding in codings)
+    with pytest.raises(RequestRefused) as caught:
+        decoded(gzip.compress(b"{}"), lines, 200)
+    assert caught.value.problem.kind is ProblemKind.CONTENT_CODING
+
+
 @pytest.mark.parametrize("headers", [[], [(b"content-encoding", b"identity")], [(b"content-encoding", b"")]])
 def test_bodies_without_a_coding_pass(headers: list[tuple[bytes, bytes]]) -> None:
     refuse_coded(headers)

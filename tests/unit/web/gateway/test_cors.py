@@ -101,6 +101,14 @@ def test_a_preflight(cors: CorsPolicy) -> None:
     assert found["access-control-max-age"] == "600"
 
 
+def test_names_in_several_lines_are_all_allowed() -> None:
+    names = [(b"access-control-request-headers", name) for name in (b"authorization", b"content-type")]
+    found = told(NAMED, origin(LAB), ASKS[0], *names, preflight=True)
+    assert found["access-control-allow-headers"] == "authorization, content-type"
+    twice = told(NAMED, origin(LAB), origin(LAB), *ASKS, preflight=True)
+    assert "access-control-allow-origin" not in twice, "a page has one origin"
+
+
 def test_a_method_of_a_server_of_its_own() -> None:
     asks = [origin(LAB), (b"access-control-request-method", b"PROPFIND")]
     assert told(NAMED, *asks, preflight=True)["access-control-allow-methods"].endswith(", DELETE, PROPFIND")

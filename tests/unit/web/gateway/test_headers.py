@@ -13,7 +13,9 @@ from controller.web.gateway.headers import (
     DROPPED_OUT,
     HOP_BY_HOP,
     IDENTITY,
+    Header,
     RequestFields,
+    combined,
     host_for,
     request_id,
     response_headers,
@@ -43,6 +45,33 @@ def test_underscores_do_not_smuggle(name: bytes) -> None:
 def test_what_connection_names_is_dropped() -> None:
     _, lines = split([(b"x-secret", b"1"), (b"x-secret-too", b"2"), (b"connection", b"close, X-Secret")])
     assert lines == [b"x-secret-too: 2\r\n"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [(b"connection", b"close, X-Secret")],
+        [(b"connection", b"X-Secret"), (b"connection", b"close")],
+        [(b"connection", b"close"), (b"connection", b"x-secret")],
+    ],
+)
+def test_a_list_in_several_lines_is_one_list(lines: list[Header]) -> None:
+    assert split([(b"x-secret", b"1"), *lines])[1] == []
+    assert split([(b"x-forwarded-for", b"192.0.2.1"), (b"x-forwarded-for", b"198.51.100.7")])[0] == {
+        b"x-forwarded-for": b"192.0.2.1, 198.51.100.7"
+    }
+
+
+_NAMES = st.sampled_from([b"accept", b"cookie", b"etag"])
+
+
+@given(st.lists(st.tuples(_NAMES, st.binary(max_size=3)), max_size=6))
+def test_combined_fields_lose_no_line(headers: list[Header]) -> None:
+    found = combined(headers)
+    assert list(found) == list(dict.fromkeys(name for name, _ in headers))
+    for name, value in found.items():
+        between = b"; " if name == b"cookie" else b", "
+        assert value == between.join(each for field, each in headers if field == name)
 
 
 def test_ordinary_fields_pass_in_order() -> None:

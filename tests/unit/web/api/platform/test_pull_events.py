@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,9 +12,18 @@ from hypothesis import strategies as st
 from controller.domain.apps.branch_previews import OpenPull
 from controller.domain.apps.spec import HookProvider
 from controller.domain.apps.status import PreviewWatch, RepositoryRecord
+from controller.domain.forges import path_of
 from controller.domain.names import AppName, previews_key
 from controller.web.api.platform.hooks import concerned
-from controller.web.api.platform.signatures import PullEvent, is_pull, is_push, pull_event
+from controller.web.api.platform.signatures import (
+    PullEvent,
+    ServerEvent,
+    is_of_server,
+    is_pull,
+    is_push,
+    pull_event,
+    server_event,
+)
 
 DEMO, OTHER = AppName("demo"), AppName("other")
 
@@ -107,3 +117,47 @@ def test_a_push_leads_to_the_apps_and_previews_that_it_concerns(ref: str, keys: 
     watches = (PreviewWatch(DEMO, ("feature/*",)), PreviewWatch(OTHER, ("*",), pulls=True))
     record = RepositoryRecord("demo", (DEMO, OTHER), "branch:main", 60.0, previews=watches)
     assert concerned(record, frozenset({ref} if ref else ())) == keys
+
+
+# --- hooks of a whole server of GitLab ----------------------------------------------------------------------------
+
+SYSTEM = {"x-gitlab-event": "System Hook"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "push", "pull"),
+    [
+        ({"event_name": "push", "object_kind": "push", "ref": "refs/heads/main"}, True, False),
+        ({"event_name": "tag_push"}, True, False),
+        ({"event_name": "repository_update", "changes": []}, True, False),
+        ({"ref": "refs/heads/main"}, True, False),
+        ({"object_kind": "merge_request", "event_type": "merge_request"}, False, True),
+        ({"event_name": "project_create"}, False, False),
+        ({"event_name": "user_add_to_team"}, False, False),
+        ({"object_kind": ["push"]}, True, False),
+        ([], True, False),
+    ],
+)
+def test_an_event_of_a_server_is_what_its_body_says(payload: Any, push: bool, pull: bool) -> None:
+    event = server_event(json.dumps(payload).encode())
+    assert (event.is_push, event.is_pull) == (push, pull)
+    assert is_of_server(HookProvider.GITLAB, SYSTEM)
+    assert not is_of_server(HookProvider.GITLAB, {"x-gitlab-event": "Push Hook"})
+    assert not is_of_server(HookProvider.GITHUB, SYSTEM)
+
+
+@pytest.mark.parametrize(
+    ("project", "url", "about"),
+    [
+        ("team/demo", "https://git.example.org/team/demo.git", True),
+        ("Team/Demo", "git@git.example.org:team/demo.git", True),
+        ("team/demo", "ssh://git@git.example.org:2222/gitlab/team/demo", True),
+        ("team/demo", "https://git.example.org/a/team/demo.git", True),
+        ("team/demo", "https://git.example.org/otherteam/demo.git", False),
+        ("team/demo", "https://git.example.org/team/demo2.git", False),
+        ("team/demo", "/srv/git/demo.git", False),
+        ("", "https://git.example.org/team/demo.git", False),
+    ],
+)
+def test_an_event_of_a_server_is_about_one_project(project: str, url: str, about: bool) -> None:
+    assert ServerEvent("merge_request", project).is_about(path_of(url)) is about
