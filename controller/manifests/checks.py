@@ -92,14 +92,14 @@ def duplicates(documents: Collection[ManifestDocument]) -> Iterator[ManifestProb
 
 def origins(commit: CheckedCommit) -> Iterator[ManifestProblem]:
     """Report origins that no page has, so that listing them lets nobody in."""
-    path = ("spec", "restfulApi", "cors", "origins")
     for document in commit.of(ComponentKind.API_COMPONENT):
-        for i, origin in enumerate(document.get(*path) or ()):
+        listed: list[str] = spec_of(document).get("restfulApi", {}).get("cors", {}).get("origins", [])
+        for i, origin in enumerate(listed):
             try:
                 origin == ANY_ORIGIN or serialized(origin)
             except NoOrigin as error:
                 message = Localizable("{origin!r} {why}", origin=origin, why=error.args[0])
-                yield document.problem((*path, i), message)
+                yield document.problem(("spec", "restfulApi", "cors", "origins", i), message)
 
 
 # --- references -------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.loading import CommitLoader
 from controller.reconcile.observe import observe
 from controller.reconcile.secret_sources import hidden_of
-from controller.reconcile.status_writer import STAYS_SUSPENDED, StatusWriter
+from controller.reconcile.status_writer import STAYS_DECLARED, STAYS_SUSPENDED, StatusWriter
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def preview(deps: ReconcilerDeps, app: AppName) -> NextPass:
     if writer.rolled_back:
         warnings.append(joined((Reason.ROLLED_BACK, writer.rolled_back.message), ": "))
     if declared.suspend or writer.before.suspended:
-        warnings.append(joined((Reason.SUSPENDED, STAYS_SUSPENDED), ": "))
+        stays = STAYS_DECLARED if declared.suspend else STAYS_SUSPENDED
+        warnings.append(joined((Reason.SUSPENDED, stays), ": "))
     gpus = deps.gpu_leases.view(desired)
     warnings += [*gpu_failures(plan, gpus), *beside_itself(desired, gpus.pool)]
     manifests = manifests_of(deps, loaded.revision, declared, writer.secrets)

@@ -36,7 +36,7 @@ from controller.reconcile.execution_context import ExecutionContext
 from controller.reconcile.judging import PassJudge
 from controller.reconcile.loading import CommitLoader, LoadedCommit
 from controller.reconcile.secret_sources import hidden_of
-from controller.reconcile.status_writer import STAYS_SUSPENDED, StatusWriter
+from controller.reconcile.status_writer import STAYS_DECLARED, STAYS_SUSPENDED, StatusWriter
 from controller.tracing import span
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class Reconciliation:
         if Trigger.SECRET in self._request.reasons:
             self._tell_previews()
         if declared.suspend or self._status_writer.before.suspended:
-            return self._stay_suspended()
+            return self._stay_suspended(STAYS_DECLARED if declared.suspend else STAYS_SUSPENDED)
         personal = bool(_PERSON.intersection(self._request.reasons))
         if _FORGIVING.intersection(self._request.reasons):
             self._status_writer.reset_backoff()
@@ -185,14 +185,14 @@ class Reconciliation:
 
     def _declare_images(self, loader: CommitLoader, loaded: LoadedCommit, personal: bool) -> None:
         """Let the follower know what is followed. A person who asks for a pass wants registries to be asked, and what
-        was rolled back to be tried again; one who approves something does not."""
+        was rolled back to be tried again; one who approves something or ends a suspension does not."""
         if loader.is_earlier:
             return
         images, before = self._deps.store.images, self._status_writer.before
         images.declare(self._app, followed_by(loaded.spec))
         if personal:
             images.ask_now(self._app, self._status_writer.begun)
-            waited = (ConditionType.DEPLOY_PENDING, ConditionType.PRUNE_PENDING)
+            waited = (ConditionType.DEPLOY_PENDING, ConditionType.PRUNE_PENDING, ConditionType.SUSPENDED)
             if not any(find(before.conditions, kind) for kind in waited):
                 images.reject(self._app, ())
 
@@ -319,12 +319,12 @@ class Reconciliation:
             if canceled is not run:
                 runs.save(canceled)
 
-    def _stay_suspended(self) -> PassOutcome:
+    def _stay_suspended(self, message: str) -> PassOutcome:
         condition = Condition(
             ConditionType.SUSPENDED,
             True,
             Reason.SUSPENDED,
-            STAYS_SUSPENDED,
+            message,
         )
         self._deps.gpu_leases.correct_suspended(self._app)
         before = self._status_writer.before.conditions

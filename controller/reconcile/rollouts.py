@@ -101,7 +101,8 @@ class RolloutWatcher:
             name,
             warn=True,
         )
-        writer.record_failed_rollout(FailedRollout(rollback.replaced, joined((name, fault), ": ")))
+        why = joined((name, fault), ": ")
+        writer.record_failed_rollout(FailedRollout(writer.status.desired, why, rollback.replaced))
         with store.transaction():
             if store.apps.status(writer.status.app).rollback is None:  # a person may just have asked for one
                 store.apps.roll_back(writer.status.app, rollback)

@@ -44,6 +44,10 @@ from controller.ports import Clock, Store
 from controller.reconcile.executor import ActionFailure
 
 STAYS_SUSPENDED = Localizable("nothing is changed until the app is resumed: prichal resume")
+#: The same for one that its PlatformApp has suspended.
+STAYS_DECLARED = Localizable(
+    "nothing is changed: its PlatformApp says suspend: true; to go on, remove that there"
+)
 _WORDS = 8  # the least length, in characters, of a message that later ones need not repeat
 
 

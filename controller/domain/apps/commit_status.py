@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from controller.domain.apps.conditions import Conditions, ConditionType, find
+from controller.domain.apps.releases import commit_of
 from controller.domain.apps.rollout_watch import FailedRollout
 from controller.domain.reasons import Reason
 
@@ -51,11 +52,12 @@ def commit_status(
     conditions: Conditions, revision: str, failed: FailedRollout | None = None
 ) -> CommitStatus | None:
     """Return the status of the attempted commit `revision`; None if the conditions say nothing about it. `failed`:
-    why the app was rolled back without a person."""
+    why the app was rolled back without a person, from a commit that may be older: newer ones may wait."""
     if not revision or find(conditions, ConditionType.SUSPENDED):
         return None
-    if failed and failed.revision == revision:
-        return _status(revision, CommitState.FAILURE, Reason.ROLLOUT_FAILED, failed.message)
+    is_of_images = failed is not None and failed.revision != commit_of(failed.revision)
+    if failed and not is_of_images and revision in (failed.revision, commit_of(failed.replaced)):
+        return _status(failed.revision, CommitState.FAILURE, Reason.ROLLOUT_FAILED, failed.message)
     about = tuple(c for c in conditions if c.revision in ("", revision))
     if held := find(about, ConditionType.DEPLOY_PENDING):
         return _status(revision, CommitState.PENDING, held.reason, held.message)
@@ -76,12 +78,10 @@ def untold(told: CommitStatus | None, now: CommitStatus | None) -> tuple[CommitS
     """Return what the forge is told next, in this order, if it was told `told` last and `now` holds."""
     if now is None or (told and told.says(now)):
         return ()
-    if told is None:
+    if told is None or now.reason is Reason.ROLLOUT_FAILED:  # which is found out after the success
         return (now,)
     if told.revision != now.revision:
         return (_superseded(told, now), now) if told.state is CommitState.PENDING else (now,)
-    if now.reason is Reason.ROLLOUT_FAILED:
-        return (now,)  # which is found out after the success
     if told.state is CommitState.SUCCESS or now.state is CommitState.PENDING:
         return ()  # a commit is pending once, whatever it waits for and however often it is tried
     return (now,)

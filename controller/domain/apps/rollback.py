@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from controller.domain.apps.conditions import Condition, ConditionType
+from controller.domain.apps.conditions import Condition, ConditionType, find
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.releases import Images, commit_of, short_release
 from controller.domain.apps.requests import Outcome
@@ -55,9 +55,19 @@ def decide_rollback(
     return Rollback(revision, replaced, by, at)
 
 
+def ends_rollback(status: AppStatus) -> bool:
+    """Return whether `resume` ends a rollback. Of an app that is suspended besides, it ends the suspension, so that the
+    version from which somebody went back does not return together with everything else."""
+    return status.rollback is not None and not is_suspended(status)
+
+
 def _last_good(status: AppStatus, entries: tuple[AppliedRevision, ...]) -> str:
+    """Return the newest release that was ready, besides the present one. While a newer one waits for a person or a
+    window, the one in force is the present one, too."""
+    is_held = find(status.conditions, ConditionType.DEPLOY_PENDING) is not None
+    present = {status.attempted, status.desired} if is_held else {status.attempted}
     for each in entries:
-        if each.outcome == Outcome.READY and each.release != status.attempted:
+        if each.outcome == Outcome.READY and each.release not in present:
             return each.release
     told = Localizable(
         "no revision of {app} before {revision} was ready: choose one with --to; see: prichal history {app}",
@@ -161,7 +171,7 @@ def why_failed(rollback: Rollback, known: FailedRollout | None) -> FailedRollout
     of the last one: the daemon may have died before it could save this one's."""
     if rollback.by != AUTOMATIC:
         return None
-    if known and known.revision == rollback.replaced:
+    if known and (known.replaced or known.revision) == rollback.replaced:
         return known
     return FailedRollout(
         rollback.replaced, Localizable("a version failed soon after it had taken over; see the events")

@@ -44,10 +44,12 @@ class RolloutWatch:
 
 @dataclass(frozen=True)
 class FailedRollout:
-    """Why the deployment of `revision` was given up after it had succeeded."""
+    """Why the deployment of `revision` was given up after it had succeeded. `replaced` is the newest release of then,
+    which may have waited, and until whose successor the rollback holds."""
 
     revision: str
     message: str
+    replaced: str = ""
 
 
 def counts_of(route: Route, by_api: Mapping[str, RequestCounts]) -> RequestCounts:

@@ -17,7 +17,7 @@ from controller.domain.apps.conditions import Condition, ConditionType, find
 from controller.domain.apps.deploy_gate import DeployRules
 from controller.domain.apps.observed import ObservedWorkload
 from controller.domain.apps.requests import Outcome, ReconcileRequest, RequestState, Trigger
-from controller.domain.apps.rollback import decide_rollback
+from controller.domain.apps.rollback import decide_rollback, ends_rollback
 from controller.domain.apps.spec import (
     GitRef,
     PlatformAppSpec,
@@ -131,9 +131,11 @@ class Harness:
         self.store.apps.roll_back(APP, decide_rollback(self.status(), history, wanted, by, self.clock.now()))
 
     def resume(self) -> None:
+        """As the web process and `prichal resume` do it."""
+        status = self.status()
         self.store.apps.set_suspended(APP, False)
-        if rollback := self.status().rollback:
-            self.store.apps.end_rollback(APP, rollback)
+        if status.rollback and ends_rollback(status):
+            self.store.apps.end_rollback(APP, status.rollback)
 
     def run(self, *reasons: str, app: AppName = APP) -> PassOutcome:
         """One pass, with all invariants checked after it."""

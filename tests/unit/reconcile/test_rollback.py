@@ -336,6 +336,10 @@ def test_suspended_while_it_is_held(harness: Harness) -> None:
     assert harness.route().revision == first
     harness.resume()
     harness.run("manual")
+    assert harness.route().revision == first, "the suspension is over, and nothing else"
+    assert harness.condition(ConditionType.ROLLED_BACK)
+    harness.resume()
+    harness.run("manual")
     assert harness.route().revision == second
 
 

@@ -32,7 +32,7 @@ from controller.domain.apps.orders import AppOrder
 from controller.domain.apps.owned_secrets import MAX_AUTHOR, ChangeRecord, ChangeState, SecretChange
 from controller.domain.apps.releases import commit_of
 from controller.domain.apps.requests import ReconcileRequest, RequestState, Trigger
-from controller.domain.apps.rollback import decide_rollback, unknown_revision
+from controller.domain.apps.rollback import decide_rollback, ends_rollback, unknown_revision
 from controller.domain.apps.secret_documents import change_document, secrets_document
 from controller.domain.apps.status import AppStatus, Event
 from controller.domain.errors import ControllerError, Stalled
@@ -401,7 +401,7 @@ class StoredPlatform:
                     self._store.apps.set_suspended(found.app, True)
                 case AppRequest.RESUME:
                     self._store.apps.set_suspended(found.app, False)
-                    if found.rollback:
+                    if found.rollback and ends_rollback(found):
                         self._store.apps.end_rollback(found.app, found.rollback)
                 case AppRequest.APPROVE:
                     self._store.apps.approve(found.app, approved_revision(found))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from controller.domain.apps.commit_status import (
@@ -76,6 +78,8 @@ def test_a_version_that_was_given_up_fails_its_commit_and_no_other() -> None:
     found = commit_status((condition(T.READY, of=B),), A, failed)
     assert found
     assert (found.state, found.description) == (S.FAILURE, "RolloutFailed: classify: it failed 5 of 9 calls")
+    waits = commit_status((condition(T.DEPLOY_PENDING, of=B),), B, replace(failed, replaced=B))
+    assert waits == found, "a newer commit that waited is not what failed"
     newer = commit_status((condition(T.READY, of=B),), B, failed)
     assert newer
     assert newer.state is S.SUCCESS
