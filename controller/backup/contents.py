@@ -306,12 +306,14 @@ def _object_files(path: Path) -> list[str]:
     return sorted(found, key=lambda name: (name.endswith(".idx"), name))
 
 
-def _content(path: Path, owner: Path) -> bytes | None:
-    """Return the content of a file of a service, which root reads as its user; None if it is missing."""
+def _content(path: Path, owner: Path, through: bool = False) -> bytes | None:
+    """Return the content of a file of a service, which root reads as its user; None if it is missing. `through`: also
+    of one that a link leads to."""
     try:
         with as_owner_of(owner):
             # A pipe that a service has put there must not be waited for.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            follow = 0 if through else os.O_NOFOLLOW
+            descriptor = os.open(path, os.O_RDONLY | follow | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     with open(descriptor, "rb") as file:
@@ -322,15 +324,16 @@ def _content(path: Path, owner: Path) -> bytes | None:
 
 
 def _platform_files(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of the platform folder but for hidden ones."""
+    """Yield the files of the platform folder but for hidden ones. The daemon reads manifests through links, so what
+    these lead to is a file of the backup."""
     if not root.is_dir():
         return
     with as_owner_of(root):
-        paths = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+        paths = sorted(path for path in root.rglob("*") if path.is_file())
     for path in paths:
         name = path.relative_to(root)
         if not any(part.startswith(".") for part in name.parts):
-            content = _content(path, root)
+            content = _content(path, root, through=True)
             if content is not None:
                 yield name.as_posix(), content
 

@@ -726,7 +726,7 @@ def _plan_gone(
 ) -> tuple[list[tuple[Action, ...]], list[Hold]]:
     """Remove components that run or are routed but are no longer declared. If the commit gives a component's
     path to something else, the component keeps serving until the path is taken over; `taken` are the paths
-    that the rest of the plan takes over."""
+    that the rest of the plan takes over. So it does while versions in service depend on it."""
     declared = {c.spec.name for c in desired.components} | {u.name for u in desired.unresolved}
     present = {w.component for w in observed.workloads} | set(routes)
     gone = sorted(present - declared)
@@ -736,9 +736,46 @@ def _plan_gone(
             for name in gone
         ]
     waits = {name: _awaited(desired, routes[name], taken) for name in gone if name in routes}
+    waits |= _needed_meanwhile(gone, _still_needed(desired, routes))
     holds = [Hold(name, Reason.AWAITING_SUCCESSOR, waits[name]) for name in gone if waits.get(name)]
     leaves = [name for name in gone if not waits.get(name)]
     return [_remove_component(name, observed, routes.get(name)) for name in leaves], holds
+
+
+def _still_needed(
+    desired: DesiredApp, routes: dict[ComponentName, Route]
+) -> dict[ComponentName, list[ComponentName]]:
+    """Return what versions in service depend on, and which ones do. They may be older than the commit, which may have
+    another dependency or none."""
+    needed: dict[ComponentName, list[ComponentName]] = {}
+    for component in desired.components:
+        route = routes.get(component.spec.name)
+        is_older = component.last_good and not (route and route.fingerprint in component.fingerprints)
+        in_service = component.last_good if is_older and component.last_good else component
+        for name in in_service.spec.depends_on:
+            needed.setdefault(name, []).append(component.spec.name)
+    return needed
+
+
+def _needed_meanwhile(
+    gone: list[ComponentName], needed: dict[ComponentName, list[ComponentName]]
+) -> dict[ComponentName, str]:
+    """Return why components that were removed from Git stay. What those that stay depend on themselves is not known
+    any more, so all others stay with them."""
+    stay = [name for name in gone if name in needed]
+    others = Localizable(
+        "left Git, and stays as long as {names}, which may depend on it", names=", ".join(stay)
+    )
+    return {
+        name: Localizable(
+            "left Git, and stays as long as the version in service of {names}, which depends on it",
+            names=", ".join(needed[name]),
+        )
+        if name in needed
+        else others
+        for name in gone
+        if stay
+    }
 
 
 def _awaited(desired: DesiredApp, route: Route, taken: frozenset[str]) -> str:

@@ -296,6 +296,46 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(old: Settings, storage: Fak
     assert load_record(old.backup_record).failure is not None
 
 
+#: Names that file systems, archives and people may take for one another, or for something else.
+ODD_NAMES = (
+    b"caf\xc3\xa9.yaml",  # composed
+    b"cafe\xcc\x81.yaml",  # decomposed
+    b"A.yaml",
+    b"a.yaml",
+    b"\xff\xfe.yaml",  # not UTF-8
+    b"\xe2\x80\xae.yaml",  # written from right to left
+    b"a\nb.yaml",
+    b"-rf",
+)
+
+
+def test_files_of_any_name_and_kind_come_back(
+    old: Settings, storage: FakeStorage, new: Settings, tmp_path: Path
+) -> None:
+    root, elsewhere = os.fsencode(old.platform.path), tmp_path / "elsewhere.yaml"
+    elsewhere.write_bytes(b"# elsewhere")
+    for number, name in enumerate(ODD_NAMES):
+        Path(os.fsdecode(os.path.join(root, name))).write_bytes(b"# %d" % number)
+    folder = Path(old.platform.path)
+    (folder / "link.yaml").symlink_to(elsewhere)
+    (folder / "leads-nowhere.yaml").symlink_to(tmp_path / "missing.yaml")
+    (folder / "leads-to-a-folder.yaml").symlink_to(tmp_path)
+    (folder / "hard.yaml").hardlink_to(elsewhere)
+    with (folder / "sparse.yaml").open("wb") as file:
+        file.truncate(200_000)
+    made = maker_of(old, storage).create()
+    restored(new, opener(old, made))
+    for number, name in enumerate(ODD_NAMES):
+        found = Path(os.fsdecode(os.path.join(os.fsencode(new.platform.path), name)))
+        assert found.read_bytes() == b"# %d" % number, name
+    back = Path(new.platform.path)
+    for linked in ("link.yaml", "hard.yaml"):
+        assert (back / linked).read_bytes() == b"# elsewhere"
+        assert not (back / linked).is_symlink()
+    assert (back / "sparse.yaml").read_bytes() == bytes(200_000)
+    assert not list(back.glob("leads-*"))
+
+
 def test_two_at_once(old: Settings, storage: FakeStorage) -> None:
     with only_backup(old):
         assert refusal(maker_of(old, storage).create).reason == Reason.BACKUP_RUNNING

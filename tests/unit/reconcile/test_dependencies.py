@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from controller.domain.apps.conditions import ConditionType
 from controller.domain.apps.requests import Outcome
 from controller.domain.errors import Transient
 from controller.domain.reasons import Reason
-from tests.unit.reconcile.harness import Harness, api, manifest, ml
+from controller.reconcile.next_pass import preview
+from tests.unit.reconcile.harness import APP, Harness, api, manifest, ml
 
 READY = Outcome.READY
 
@@ -93,3 +95,121 @@ def test_what_serves_is_repaired_without_the_others(harness: Harness) -> None:
     harness.run("container")
     harness.settle()
     assert harness.running("c1")
+
+
+# --- dependencies that change -------------------------------------------------------------------------------------
+
+
+def running(harness: Harness) -> list[str]:
+    return sorted({str(w.component) for w in harness.engine.observe(APP).workloads if w.endpoint})
+
+
+CHANGED: dict[str, tuple[list[str], list[str]]] = {
+    "its dependency has another name": (
+        [ml("c", image="missing:1"), ml("a", image="demo:2", dependsOn=["c"])],
+        ["a", "c"],
+    ),
+    "it has no dependency any more": ([ml("a", image="missing:1")], ["a"]),
+    "its dependency left and it has another one": (
+        [ml("c"), ml("a", image="missing:1", dependsOn=["c"])],
+        ["a", "c"],
+    ),
+}
+
+
+@pytest.mark.parametrize("how", CHANGED)
+def test_what_left_git_stays_while_a_version_in_service_depends_on_it(harness: Harness, how: str) -> None:
+    manifests, after = CHANGED[how]
+    harness.connect()
+    first = harness.push(ml("d"), ml("b", dependsOn=["d"]), ml("a", dependsOn=["b"]), api("x", "a"))
+    harness.run()
+    harness.push(*manifests, api("x", "a"))
+    harness.run()
+    harness.settle()
+    assert harness.route("a").revision == first
+    assert {"a", "b", "d"} <= set(running(harness)), "also what the dependency depends on"
+    assert reasons(harness)["a"] in (Reason.DEPENDENCY_NOT_READY, Reason.IMAGE_NOT_FOUND)
+    degraded = harness.condition(ConditionType.DEGRADED)
+    assert degraded
+    plan = preview(harness.deps, APP).plan
+    told = {str(hold.component): hold.why for hold in plan.holds if hold.reason == Reason.AWAITING_SUCCESSOR}
+    assert told == {
+        "b": "left Git, and stays as long as the version in service of a, which depends on it",
+        "d": "left Git, and stays as long as b, which may depend on it",
+    }
+    harness.engine.images.add("missing:1")
+    assert harness.run("manual").name is READY
+    assert running(harness) == after
+
+
+def test_two_that_depend_on_each_other_the_other_way_round(harness: Harness) -> None:
+    harness.connect()
+    harness.push(ml("b"), ml("a", dependsOn=["b"]))
+    harness.run()
+    harness.push(ml("a", image="demo:2"), ml("b", image="demo:2", dependsOn=["a"]))
+    assert harness.run().name is READY
+    assert started(harness) == ["b", "a", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    "manifests", [[ml("a", dependsOn=["a"])], [ml("a", dependsOn=["b"]), ml("b", dependsOn=["a"])]]
+)
+def test_a_cycle_is_refused_and_changes_nothing(harness: Harness, manifests: list[str]) -> None:
+    harness.connect()
+    first = harness.push(ml("a"), api("x", "a"))
+    harness.run()
+    harness.push(*manifests, api("x", "a"))
+    harness.run()
+    invalid = harness.condition(ConditionType.MANIFEST_INVALID)
+    assert invalid
+    assert "components wait for each other: a → " in invalid.message
+    assert harness.route("a").revision == first
+
+
+def test_one_that_is_asleep_is_not_waited_for_unless_it_is_new(harness: Harness) -> None:
+    def commit(asleep: str, dependent: str) -> str:
+        return harness.push(
+            ml("b", image=asleep, hibernation={"idleAfter": "10m"}),
+            ml("a", image=dependent, dependsOn=["b"]),
+            api("x", "a"),
+            api("y", "b", "y"),
+        )
+
+    harness.connect()
+    commit("demo:1", "demo:1")
+    harness.run()
+    harness.clock.advance(3600.0)
+    harness.settle(passes=2)
+    assert running(harness) == ["a"]
+    second = commit("demo:1", "demo:2")
+    assert harness.run().name is READY
+    assert (harness.route("a").revision, running(harness)) == (second, ["a"])
+    third = commit("missing:1", "demo:3")
+    harness.run()
+    assert reasons(harness)["a"] == Reason.DEPENDENCY_NOT_READY
+    assert harness.route("a").revision == second
+    harness.engine.images.add("missing:1")
+    assert harness.run("manual").name is READY
+    assert harness.route("a").revision == third
+
+
+def test_swapped_paths_with_a_dependency_are_answered_all_along(harness: Harness) -> None:
+    def paths() -> dict[str, list[str]]:
+        return {r.component: [each.path for each in r.apis] for r in harness.store.routes.of(APP)}
+
+    def commit(a: str, b: str) -> None:
+        harness.push(
+            ml("a", image=a), ml("b", image=b, dependsOn=["a"]), api("x", "a", "q"), api("y", "b", "p")
+        )
+        harness.run()
+        harness.settle(passes=2)
+
+    harness.connect()
+    harness.push(ml("a"), ml("b"), api("x", "a", "p"), api("y", "b", "q"))
+    harness.run()
+    commit("missing:1", "demo:2")
+    assert paths() == {"a": ["p"], "b": ["q"]}, "neither has a new version"
+    commit("demo:2", "missing:1")
+    assert paths() == {"a": ["p", "q"], "b": []}, "the new version of a answers both"
+    commit("demo:2", "demo:2")
+    assert paths() == {"a": ["q"], "b": ["p"]}

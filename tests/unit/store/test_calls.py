@@ -4,6 +4,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,29 @@ def test_keys(table: CallTable) -> None:
     assert conflict.value.reason == Reason.IDEMPOTENCY_CONFLICT
     for other in ({"user": "bob"}, {"api": "other"}, {"app": AppName("second")}):
         assert table.submit(new(key="k", digest="other", **other))[1]
+
+
+@pytest.mark.parametrize("contents", [1, 6], ids=["alike", "different"])
+def test_workers_that_get_one_key_at_once_make_one_call(tmp_path: Path, contents: int) -> None:
+    """Each worker has a connection of its own. Those with another request get the name of the call that there is."""
+    tables = [CallTable(tmp_path / "keys.db", LIMITS, lambda: 1e9) for _ in range(6)]
+    together = threading.Barrier(len(tables))
+
+    def submit(index: int) -> tuple[str, bool]:
+        together.wait()
+        try:
+            call, is_new = tables[index].submit(new(key="k", digest=f"d{index % contents}"))
+        except Stalled as conflict:
+            assert conflict.reason == Reason.IDEMPOTENCY_CONFLICT
+            return conflict.message.rpartition(" ")[2], False
+        return call.id, is_new
+
+    with ThreadPoolExecutor(len(tables)) as pool:
+        found = list(pool.map(submit, range(len(tables))))
+    for each in tables:
+        each.close()
+    assert len({id for id, _ in found}) == 1
+    assert sum(is_new for _, is_new in found) == 1
 
 
 # --- lists and counts -------------------------------------------------------------------------------------------
