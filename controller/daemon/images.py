@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from controller.config import Settings
-from controller.daemon.asked import AskedWorker
+from controller.daemon.asked_worker import AskedWorker
 from controller.domain.apps.image_lists import AskedImages, ImageList, image_list
 from controller.domain.apps.kept_images import ImageNeed, ImageVerdict, KeptImage, needs_of, verdicts
 from controller.domain.errors import Transient

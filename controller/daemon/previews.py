@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from controller.daemon.asked import AskedWorker
+from controller.daemon.asked_worker import AskedWorker
 from controller.domain.apps.history import ManifestText
 from controller.domain.apps.previews import AskedPreview, PlanPreview, preview_of
 from controller.domain.errors import ControllerError, Transient

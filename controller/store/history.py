@@ -18,7 +18,7 @@ from controller.domain.apps.history import AppliedRevision, ManifestText
 from controller.domain.localizable import as_stored, from_stored, shortened
 from controller.domain.names import AppName, ComponentName
 from controller.domain.text import storable
-from controller.store.beside import DatabaseBeside
+from controller.store.side_database import SideDatabase
 
 KEEP: Final = 50  # of one app
 MOST_PLAN: Final = 16_384
@@ -49,7 +49,7 @@ _BETWEEN: Final = "\0"
 
 class HistoryTable:
     def __init__(self, path: Path) -> None:
-        self._database = DatabaseBeside(path, (_CREATE, _INDEX))
+        self._database = SideDatabase(path, (_CREATE, _INDEX))
 
     def add(self, applied: AppliedRevision, manifests: Iterable[ManifestText]) -> None:
         """Called by the daemon alone."""

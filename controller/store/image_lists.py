@@ -9,9 +9,9 @@ from typing import Final
 
 from controller.domain.apps.image_lists import AskedImages, ImageList
 from controller.domain.localizable import Localizable
-from controller.store.asked import AskedQueue
-from controller.store.beside import DatabaseBeside
+from controller.store.asked_queue import AskedQueue
 from controller.store.codec import decode, encode
+from controller.store.side_database import SideDatabase
 from controller.store.sqlite import Database
 
 KEEP: Final = 20
@@ -30,7 +30,7 @@ def _asked(row: sqlite3.Row) -> AskedImages:
 class ImageListTable:
     def __init__(self, database: Database, path: Path) -> None:
         self._asked = AskedQueue(database, "asked_images", _asked, MOST_WAITING, _FULL)
-        self._done = DatabaseBeside(path, (_CREATE,))
+        self._done = SideDatabase(path, (_CREATE,))
 
     def ask(self, app: str = "", removes: bool = False) -> str:
         return self._asked.ask(app=app, removes=int(removes))

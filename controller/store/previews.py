@@ -12,10 +12,10 @@ from controller.domain.apps.history import ManifestText
 from controller.domain.apps.previews import AskedPreview, PlanPreview
 from controller.domain.localizable import Localizable
 from controller.domain.names import AppName
-from controller.store.asked import AskedQueue
-from controller.store.beside import DatabaseBeside
+from controller.store.asked_queue import AskedQueue
 from controller.store.codec import decode, encode
 from controller.store.history import packed, unpacked
+from controller.store.side_database import SideDatabase
 from controller.store.sqlite import Database
 
 KEEP: Final = 4
@@ -38,7 +38,7 @@ def _asked(row: sqlite3.Row) -> AskedPreview:
 class PreviewTable:
     def __init__(self, database: Database, path: Path) -> None:
         self._asked = AskedQueue(database, "asked_previews", _asked, MOST_WAITING, _FULL)
-        self._done = DatabaseBeside(path, (_CREATE,))
+        self._done = SideDatabase(path, (_CREATE,))
 
     def ask(self, app: AppName) -> str:
         return self._asked.ask(app=app)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from controller.domain.reasons import Reason
-from controller.web.pages.meanings import MEANINGS
+from controller.web.pages.reason_meanings import MEANINGS
 from controller.web.problems import HttpProblem, ProblemKind
 
 PROBLEMS: Final[Mapping[ProblemKind, str]] = {

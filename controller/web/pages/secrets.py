@@ -24,7 +24,7 @@ from controller.web.context import context, principal, query
 from controller.web.pages.flashes import Flash, redirect_saying
 from controller.web.pages.languages import N_, Language
 from controller.web.pages.live import live_page
-from controller.web.pages.meanings import MEANINGS
+from controller.web.pages.reason_meanings import MEANINGS
 from controller.web.pages.rendering import gets_buttons, render
 from controller.web.query import QueryParameters
 

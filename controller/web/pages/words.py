@@ -18,7 +18,7 @@ from controller.domain.localizable import shortened
 from controller.domain.reasons import Reason
 from controller.web.pages.advice import ADVICE_ABOUT
 from controller.web.pages.languages import N_
-from controller.web.pages.meanings import MEANINGS
+from controller.web.pages.reason_meanings import MEANINGS
 
 MESSAGE: Final = 4000  # characters; `prichal status APP` and the interface for programs have more
 

@@ -15,8 +15,8 @@ from controller.domain.reasons import Reason
 from controller.domain.runs.run import RunCause
 from controller.web.pages.advice import ADVICE_ABOUT
 from controller.web.pages.languages import Language, wording
-from controller.web.pages.meanings import MEANINGS
 from controller.web.pages.names import EVENT_WORDS, NAMES, PROBLEMS_FOUND
+from controller.web.pages.reason_meanings import MEANINGS
 from controller.web.pages.rendering import environment
 from controller.web.pages.words import ADVICE, Told, advice_for, told_of
 from tests.support.pages import ROOT
@@ -80,7 +80,7 @@ def given() -> set[Reason]:
 
 def test_pages_say_in_both_languages_what_each_reason_means() -> None:
     assert len(given()) > 200
-    assert {*MEANINGS} == given(), "say in controller/web/pages/meanings.py what it means"
+    assert {*MEANINGS} == given(), "say in controller/web/pages/reason_meanings.py what it means"
     russian = wording(Language.RUSSIAN)
     assert [reason for reason, text in MEANINGS.items() if not re.search("[а-яё]", russian.text(text))] == []
 

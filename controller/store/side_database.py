@@ -25,7 +25,7 @@ _SPOILT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 T = TypeVar("T")
 
 
-class DatabaseBeside:
+class SideDatabase:
     """`create` are statements that make what is missing."""
 
     def __init__(self, path: Path, create: Sequence[str]) -> None:

@@ -13,8 +13,8 @@ from controller.domain.apps.history import AppliedRevision, ManifestText
 from controller.domain.errors import Stalled
 from controller.domain.localizable import Localizable, joined
 from controller.domain.names import AppName
-from controller.store.beside import DatabaseBeside
 from controller.store.history import MOST_PLAN, HistoryTable
+from controller.store.side_database import SideDatabase
 
 A = AppName("a")
 CREATE = ("CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT",)
@@ -26,20 +26,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def database(path: Path) -> DatabaseBeside:
-    return DatabaseBeside(path, CREATE)
+def database(path: Path) -> SideDatabase:
+    return SideDatabase(path, CREATE)
 
 
-def add(database: DatabaseBeside, text: str) -> None:
+def add(database: SideDatabase, text: str) -> None:
     with database.writing() as db:
         db.execute("INSERT INTO texts (text) VALUES (?)", (text,))
 
 
-def texts(database: DatabaseBeside) -> list[str] | None:
+def texts(database: SideDatabase) -> list[str] | None:
     return database.read(lambda db: [text for (text,) in db.execute("SELECT text FROM texts")])
 
 
-def test_nothing_is_there_before_something_was_written(database: DatabaseBeside, path: Path) -> None:
+def test_nothing_is_there_before_something_was_written(database: SideDatabase, path: Path) -> None:
     assert texts(database) is None
     path.touch()
     assert texts(database) is None
@@ -47,7 +47,7 @@ def test_nothing_is_there_before_something_was_written(database: DatabaseBeside,
     assert texts(database) == ["one"]
 
 
-def test_what_fails_amidst_is_not_kept(database: DatabaseBeside) -> None:
+def test_what_fails_amidst_is_not_kept(database: SideDatabase) -> None:
     add(database, "one")
     with pytest.raises(sqlite3.IntegrityError), database.writing() as db:
         db.execute("INSERT INTO texts (text) VALUES ('two')")
@@ -55,14 +55,14 @@ def test_what_fails_amidst_is_not_kept(database: DatabaseBeside) -> None:
     assert texts(database) == ["one"]
 
 
-def test_a_file_that_is_no_database_is_replaced(database: DatabaseBeside, path: Path) -> None:
+def test_a_file_that_is_no_database_is_replaced(database: SideDatabase, path: Path) -> None:
     path.write_bytes(b"this is not a database, it is a letter\n" * 100)
     assert texts(database) is None
     add(database, "one")
     assert texts(database) == ["one"]
 
 
-def test_a_page_that_is_damaged_costs_one_writing(database: DatabaseBeside, path: Path) -> None:
+def test_a_page_that_is_damaged_costs_one_writing(database: SideDatabase, path: Path) -> None:
     """The tables are there, so it is found when the rows are met."""
     add(database, "x" * 20_000)
     with path.open("r+b") as file:
