@@ -27,6 +27,13 @@ from tests.support.waiting import wait_for
 ROOT = Path(__file__).parents[2]
 
 
+def _threads_in(process: subprocess.Popen[bytes] | None) -> set[str]:
+    """The states of a process' threads, as proc(5) has them: "T" is a stopped one."""
+    assert process is not None
+    states = (file.read_text() for file in Path(f"/proc/{process.pid}/task").glob("*/stat"))
+    return {state.rpartition(")")[2].split()[0] for state in states}
+
+
 @dataclass
 class StorageServer(ABC):
     """`folder` holds its data and the log; `access_key` and `secret_key` may do everything."""
@@ -79,6 +86,7 @@ class StorageServer(ABC):
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:
+            wait_for(lambda: _threads_in(self._process) == {"T"})  # each of them stops by itself
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
