@@ -11,10 +11,11 @@ import base64
 import hashlib
 import logging
 import re
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from controller.domain.errors import ControllerError
@@ -37,6 +38,7 @@ from controller.web.objects import header_fields
 from controller.web.objects.caller import CallerConnection, ObjectRequest
 from controller.web.objects.checksums import FIELDS, Claim, Malformed, Mismatch, claim_of, compared
 from controller.web.objects.chunks import ChunkedReader, ChunkFraming, ChunkSigner
+from controller.web.objects.listings import FEWER, for_embedded
 from controller.web.objects.reservations import Reservations
 from controller.web.objects.s3 import (
     MAX_XML,
@@ -46,7 +48,6 @@ from controller.web.objects.s3 import (
     S3Request,
     canonical_query,
     error_document,
-    listed_again,
     location,
     read_deletion,
     read_request,
@@ -289,6 +290,10 @@ class AccountApi:
         body: bytes,
         deletion: DeleteRequest | None,
     ) -> None:
+        listing = None
+        if ask.operation is S3Operation.LIST and self._is_embedded:
+            listing = for_embedded(ask.query, time.time(), secrets.randbelow(FEWER))
+            ask = replace(ask, query=listing.query)
         with self._requests.connected(await self._send(access, ask, body), access) as storage:
             if ask.operation is S3Operation.GET and storage.status in (200, 206):
                 await _give(caller, request, storage)
@@ -301,6 +306,8 @@ class AccountApi:
                 _begin(caller, request, 304, _answered(storage, but=b"content-length"))
                 return
             _check(storage, answer)
+            if listing is not None:
+                answer = listing.answer(answer)
             if deletion is not None:
                 answer = deletion.result(answer)
             if ask.operation is S3Operation.BEGIN:
@@ -326,8 +333,7 @@ class AccountApi:
         if body:
             headers["content-type"] = "application/xml"
         signer = Signer(access.access_key, access.secret_key, access.region)
-        is_listing = ask.operation is S3Operation.LIST and self._is_embedded
-        query = canonical_query(listed_again(ask.query) if is_listing else ask.query)
+        query = canonical_query(ask.query)
         return await self._requests.send(
             access, signer, method, ask.bucket, ask.key, query, headers, body, length, payload
         )

@@ -224,7 +224,7 @@ def read_request(
             raise S3Error(400, "InvalidRequest", "Only objects and parts are copied.")
         operation, source = copies, read_source(headers["x-amz-copy-source"])
     for name in ("prefix", "marker", "start-after", "key-marker", "continuation-token"):
-        _check_place(asked.get(name, ""), token=name == "continuation-token")
+        check_place(asked.get(name, ""), token=name == "continuation-token")
     if asked.get("delimiter", "") not in ("", "/"):
         raise S3Error(501, "NotImplemented", "The delimiter is a slash.")
     condition = condition_of(headers) if operation in _CONDITIONAL else None
@@ -246,8 +246,8 @@ def read_source(text: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _check_place(text: str, token: bool = False) -> None:
-    """Check the start of a listing: the storage may treat it as a path."""
+def check_place(text: str, token: bool = False) -> None:
+    """Check the start of a listing: the storage may treat it as a path. Raises S3Error."""
     texts = [text]
     if token:
         with suppress(binascii.Error, ValueError):
@@ -286,33 +286,6 @@ def _headers(
     if "if-range" in passed:  # which storages do not know: they would send a part of what has changed
         passed = without_range(passed)
     return passed
-
-
-def listed_again(query: Mapping[str, str]) -> dict[str, str]:
-    """Return the query of a listing for the embedded storage, which keeps the rest of one for half an hour, for the
-    next that begins exactly where a page has ended, and would not show what was written since: it begins right
-    behind that place."""
-    found = dict(query)
-    token = found.get("continuation-token", "")
-    try:
-        place = base64.b64decode(token, validate=True).decode()
-    except ValueError:  # which the storage refuses
-        return found
-    if token:
-        found["continuation-token"] = base64.b64encode(_behind(place, query).encode()).decode()
-    for name in ("start-after", "marker"):
-        if name in found:
-            found[name] = _behind(found[name], query)
-    return found
-
-
-def _behind(place: str, query: Mapping[str, str]) -> str:
-    """Return a text that sorts behind an object, or behind all of a folder that was listed as one. The prefix itself
-    is not one: a listing that begins there has all that follows."""
-    if not place:
-        return place
-    is_folder = query.get("delimiter") and place.endswith("/") and place != query.get("prefix", "")
-    return place + ("\U0010ffff" if is_folder else "\x01")
 
 
 # --- XML --------------------------------------------------------------------------------------------------------

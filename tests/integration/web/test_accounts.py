@@ -188,6 +188,25 @@ def test_a_listing_of_a_folder_may_begin_at_the_folder(container: Container, how
     assert names_of(container.ask("GET", f"/{BUCKET}", asked).body) == ["g/0", "g/h/"]
 
 
+def test_a_large_listing_is_complete_and_shows_what_was_written_before_it_began(container: Container) -> None:
+    """Its pages are read as one listing, also where others have begun one earlier, and did not go on."""
+    before = {f"m/{number:04}" for number in range(1_200)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: container.put(name, b"x"), sorted(before)))
+    asked = {"list-type": "2", "prefix": "m/"}
+    container.ask("GET", f"/{BUCKET}", asked)
+    container.put("m/9999", b"x")
+    seen: list[str] = []
+    more: dict[str, str] = {}
+    while True:
+        found = container.ask("GET", f"/{BUCKET}", {**asked, **more}).body
+        seen += [name.decode() for name in re.findall(rb"<Key>([^<]+)</", found)]
+        if (token := re.search(rb"<NextContinuationToken>([^<]+)<", found)) is None:
+            break
+        more = {"continuation-token": token[1].decode()}
+    assert seen == sorted(before | {"m/9999"})
+
+
 def names_of(listing: bytes) -> list[str]:
     found = re.findall(rb"<(?:Key|Prefix)>([^<]+)</", listing.replace(b"<Prefix>g/</Prefix>", b""))
     return sorted(name.decode() for name in found)

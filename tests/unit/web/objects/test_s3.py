@@ -13,7 +13,6 @@ from controller.web.objects.s3 import (
     S3Error,
     S3Operation,
     canonical_query,
-    listed_again,
     read_deletion,
     read_request,
     read_source,
@@ -207,29 +206,6 @@ def test_a_deletion_of_many_has_no_conditions(condition: str) -> None:
     with pytest.raises(S3Error, match="If-Match") as refused:
         read_deletion(body.encode())
     assert (refused.value.status, refused.value.code) == (501, "NotImplemented")
-
-
-@pytest.mark.parametrize(
-    ("place", "more", "behind"),
-    [
-        ("", {}, ""),
-        ("g/a", {}, "g/a\x01"),
-        ("g/h/", {}, "g/h/\x01"),
-        ("g/h/", {"delimiter": "/"}, "g/h/\U0010ffff"),
-        ("g/h/", {"delimiter": "/", "prefix": "g/"}, "g/h/\U0010ffff"),
-        ("g/", {"delimiter": "/", "prefix": "g/"}, "g/\x01"),
-    ],
-)
-def test_a_listing_begins_right_behind_a_place(place: str, more: dict[str, str], behind: str) -> None:
-    for name in ("start-after", "marker"):
-        assert listed_again({name: place, **more}) == {name: behind, **more}
-    token = {"continuation-token": base64.b64encode(place.encode()).decode(), **more}
-    assert base64.b64decode(listed_again(token)["continuation-token"]).decode() == behind
-
-
-@pytest.mark.parametrize("token", ["?", "YQ", "/w=="])
-def test_a_token_that_is_none_is_left_to_the_storage(token: str) -> None:
-    assert listed_again({"continuation-token": token}) == {"continuation-token": token}
 
 
 def test_what_was_deleted_is_named_and_what_failed() -> None:
