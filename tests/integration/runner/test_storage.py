@@ -220,7 +220,9 @@ def test_an_outage_in_the_middle_of_an_input(
     server.start()
     run = harness.until(id)
     assert run.state is RunState.SUCCEEDED, run.message
-    assert [attempt.reason for attempt in run.stage("fit").attempts] == ["StorageUnreachable", ""]
+    *failed, last = [attempt.reason for attempt in run.stage("fit").attempts]
+    assert set(failed) == {"StorageUnreachable"}  # more than one if the server takes longer to start
+    assert last == ""
     assert seen == [content]
 
 
