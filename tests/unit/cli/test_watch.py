@@ -51,12 +51,13 @@ def watching(machine: Machine, *arguments: str) -> Iterator[subprocess.Popen[str
 def until(process: subprocess.Popen[str], words: str) -> list[str]:
     """The lines up to the one with these words."""
     assert process.stdout is not None
+    assert process.stderr is not None
     lines = []
     for line in process.stdout:
         lines.append(line)
         if words in line:
             return lines
-    raise AssertionError(f"it ended without {words!r}: {lines}")
+    raise AssertionError(f"it ended without {words!r}: {lines}, {process.stderr.read()}")
 
 
 def test_in_a_pipe_one_status_comes_after_another(machine: Machine, store: SqliteStore) -> None:
