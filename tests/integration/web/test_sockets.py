@@ -73,7 +73,7 @@ def route(component: SocketComponent, **fields: Any) -> Route:
 @contextmanager
 def opened(web: Web, path: str, origin: str | None = None, **options: Any) -> Iterator[ClientConnection]:
     url = "ws://{}:{}".format(*web.address) + path
-    with connect(url, origin=origin, max_size=None, **options) as client:  # type: ignore[arg-type]
+    with connect(url, origin=origin, max_size=None, open_timeout=60, **options) as client:  # type: ignore[arg-type]
         yield client
 
 
