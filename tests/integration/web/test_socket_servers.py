@@ -85,9 +85,8 @@ def opened(web: Web, path: str, *protocols: str) -> Iterator[ClientConnection]:
     """A socket as a page of this host opens it."""
     host = "{}:{}".format(*web.address)
     options: dict[str, Any] = {"subprotocols": [*map(Subprotocol, protocols)] or None}
-    with connect(
-        f"ws://{host}/demo/open{path}", origin=Origin(f"http://{host}"), max_size=None, **options
-    ) as client:
+    options |= {"origin": Origin(f"http://{host}"), "max_size": None, "open_timeout": 60}
+    with connect(f"ws://{host}/demo/open{path}", **options) as client:
         yield client
 
 
