@@ -52,18 +52,14 @@ from controller.domain.reasons import Reason
 from controller.domain.secret import Secret
 from controller.domain.storage.box import ObjectPage, Part, PendingUpload, StorageAccess, StoredObject
 from controller.domain.storage.content_types import content_type_of
+from controller.domain.storage.pages import FEWER, GOES_ON, MOST, begin_behind
 
 PIECE: Final = 256 * 1024  # bytes that are read at once
-#: Sorts after every key below a folder: after a folder, servers would otherwise continue with its content.
-_LAST: Final = "\U0010ffff"
-_BATCH: Final = 1000  # keys or parts in one request, as S3 allows
+_BATCH: Final = MOST  # keys or parts in one request
 _XML: Final = {"Content-Type": "application/xml"}
 _KEPT: Final = frozenset(
     ("content-type", "content-encoding", "content-disposition", "content-language", "cache-control")
 )
-#: Sorts before every key that may follow another one. A page that begins there shows the state of now, see `page`.
-_FRESH: Final = "\x01"
-_READ_ON: Final = 60.0  # seconds after which a listing that reads on begins again within the server
 _SKIPPED: Final = 100  # keys that a page may lack, see `S3Objects._listing`
 _SEND_WITHIN: Final = 3600.0  # seconds that a request of our own may wait until the server reads its head
 
@@ -159,18 +155,15 @@ class S3Objects:
     def page(
         self, bucket: str, prefix: str = "", after: str = "", limit: int = 0, folders: bool = False
     ) -> ObjectPage:
-        """The JuiceFS gateway keeps the rest of a listing for half an hour, for the next page that begins exactly where
-        a page has ended, no matter who asks for it: it lacks what was written since. Beginning right behind that
-        place reads the folder again. A thread that reads all pages goes on with the rest of its own listing, which
-        costs a tenth for large folders; its pages end where those of others seldom do."""
+        """A thread that reads all pages goes on with its own listing for a while, see domain/storage/pages.py."""
         if limit:
             listing = self._listing(bucket, prefix, after, limit, folders)
         else:
             walked, now = self._walked, time.monotonic()
             is_fresh = walked.next != (bucket, prefix, folders, after) or now > walked.until
             if is_fresh:
-                walked.until = now + _READ_ON
-            most = _BATCH - 1 - next(self._walks) % (_BATCH * 2 // 5)
+                walked.until = now + GOES_ON
+            most = _BATCH - 1 - next(self._walks) % FEWER
             listing = self._listing(bucket, prefix, after, most, folders, is_fresh)
             walked.next = None if listing.next is None else (bucket, prefix, folders, listing.next)
         # The JuiceFS gateway lists empty folders as objects without content, not even an empty one.
@@ -199,16 +192,13 @@ class S3Objects:
         self, bucket: str, prefix: str, after: str, asked: int, folders: bool, is_fresh: bool
     ) -> tuple[list[Object], bool]:
         """Return objects and folders by their keys, and whether the server has more."""
-        if after:
-            behind_folder = folders and after.endswith("/") and after != prefix
-            after += _LAST if behind_folder else _FRESH if is_fresh else ""
         query = {
             "list-type": "2",
             "prefix": prefix,
             "delimiter": "/" if folders else "",
             "max-keys": str(asked),
             "encoding-type": "url",  # keys may hold what XML cannot
-            "start-after": after,
+            "start-after": begin_behind(after, prefix, folders, goes_on=not is_fresh),
         }
         with translated(Localizable("cannot list the bucket {bucket}", bucket=bucket)):
             found, truncated, _, _ = parse_list_objects(self._requests.send("GET", bucket, query=query))

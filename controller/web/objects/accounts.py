@@ -21,6 +21,7 @@ from typing import Any, Final
 from controller.domain.errors import ControllerError
 from controller.domain.storage.accounts import component_secret
 from controller.domain.storage.box import Arrival, StorageAccess
+from controller.domain.storage.pages import FEWER
 from controller.domain.storage.sigv4 import (
     UNSIGNED,
     SignatureInvalid,
@@ -38,7 +39,7 @@ from controller.web.objects import header_fields
 from controller.web.objects.caller import CallerConnection, ObjectRequest
 from controller.web.objects.checksums import FIELDS, Claim, Malformed, Mismatch, claim_of, compared
 from controller.web.objects.chunks import ChunkedReader, ChunkFraming, ChunkSigner
-from controller.web.objects.listings import FEWER, for_embedded
+from controller.web.objects.listings import for_embedded
 from controller.web.objects.reservations import Reservations
 from controller.web.objects.s3 import (
     MAX_XML,

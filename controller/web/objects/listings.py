@@ -1,11 +1,5 @@
-"""Listings of the embedded storage by containers. Its server, the JuiceFS gateway, reads the whole folder for each
-page, and keeps the rest for half an hour, for the next page that begins exactly where that one has ended. It does not
-look who asks for it: a listing would get the rest of another one that was abandoned there, without what was written
-since.
-
-So a page begins right behind the place where one has ended, which reads the folder again. Large pages of one listing
-go on with its own rest, which costs a tenth for large folders: their tokens say when the listing began, and their ends
-are where those of others seldom are. Pure.
+"""Listings of the embedded storage by containers, see domain/storage/pages.py. Large pages of one listing go on with
+it: their tokens say when it began. Pure.
 """
 
 from __future__ import annotations
@@ -16,14 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from controller.domain.storage.pages import GOES_ON, MOST, begin_behind
 from controller.web.objects.s3 import check_place
 
-#: Seconds for which a listing goes on with what it found when it began.
-GOES_ON: Final = 60.0
-#: A page of so many keys is a large one, which gets fewer, by up to `FEWER`: S3 allows that.
+#: A page of so many keys is a large one, which gets fewer: S3 allows that.
 LARGE: Final = 500
-FEWER: Final = 400
-_MOST: Final = 1000  # keys of a page, as S3 allows
 _TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</")
 _COUNT = re.compile(r"[0-9]{1,9}")
 _TIME = re.compile(r"[0-9]{1,12}")
@@ -51,8 +42,8 @@ class EmbeddedListing:
 
 
 def for_embedded(query: Mapping[str, str], now: float, fewer: int) -> EmbeddedListing:
-    """Return what the embedded storage is asked for a page; `fewer` is a random number below `FEWER`. Raises S3Error
-    for a token that leads elsewhere."""
+    """Return what the embedded storage is asked for a page; `fewer` is a random number below `pages.FEWER`. Raises
+    S3Error for a token that leads elsewhere."""
     found, began = dict(query), None
     if (token := _decoded(found.get("continuation-token", ""))) is not None:
         place, _, time = token.partition(_MARK)
@@ -62,21 +53,15 @@ def for_embedded(query: Mapping[str, str], now: float, fewer: int) -> EmbeddedLi
     for name in ("start-after", "marker"):
         if name in found:
             found[name] = _behind(found[name], query)
-    keys = found.get("max-keys", str(_MOST))
+    keys = found.get("max-keys", str(MOST))
     if found.get("list-type") != "2" or not _COUNT.fullmatch(keys) or int(keys) < LARGE:
         return EmbeddedListing(found)
-    found["max-keys"] = str(min(int(keys), _MOST) - fewer)
+    found["max-keys"] = str(min(int(keys), MOST) - fewer)
     return EmbeddedListing(found, int(now) if began is None else began)
 
 
 def _behind(place: str, query: Mapping[str, str], goes_on: bool = False) -> str:
-    """Return a text that sorts behind an object, or behind all of a folder that was listed as one. The prefix itself
-    is not one: a listing that begins there has all that follows."""
-    if not place:
-        return place
-    if query.get("delimiter") and place.endswith("/") and place != query.get("prefix", ""):
-        return f"{place}\U0010ffff"
-    return place if goes_on else f"{place}\x01"
+    return begin_behind(place, query.get("prefix", ""), bool(query.get("delimiter")), goes_on)
 
 
 def _decoded(token: str) -> str | None:

@@ -6,7 +6,8 @@ import base64
 
 import pytest
 
-from controller.web.objects.listings import FEWER, GOES_ON, for_embedded
+from controller.domain.storage.pages import FEWER, GOES_ON
+from controller.web.objects.listings import for_embedded
 from controller.web.objects.s3 import S3Error
 
 NOW = 1_800_000_000.5
