@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pygit2
 
+from controller.adapters.git.copying import is_pack, object_files
+
 #: What a killed fetch leaves within a clone. Nobody else writes while we hold the lock, so all of it is stale.
 LEFTOVERS = ("**/*.lock", "objects/pack/pack_git2_*", "objects/pack/tmp_*", "objects/**/tmp_obj_*")
 #: Every fetch adds a pack, and reading searches all of them.
@@ -26,7 +28,6 @@ SMALL_PACK = 64 * 2**20  # bytes
 #: Objects in files of their own, which `copying` makes of those that nobody has packed.
 MAX_LOOSE = 2000
 SMALL_LOOSE = 2**20  # bytes
-_HEX = "[0-9a-f]"
 
 
 class Clones:
@@ -112,19 +113,18 @@ class Clones:
         minutes, and there are few.
         """
         folder = Path(clone.path, "objects")
-        packs = [path for path in (folder / "pack").glob("pack-*.pack") if path.stat().st_size <= SMALL_PACK]
+        files = tuple(object_files(folder))
+        packs = [folder / name for name, size in files if is_pack(name) and size <= SMALL_PACK]
         if len(packs) > MAX_PACKS and _packed_again(clone, _objects(packs, folder / "pack")):
             for pack in packs:
                 pack.with_suffix(".idx").unlink()
                 pack.unlink()
-        loose = {
-            pygit2.Oid(hex=path.parent.name + path.name): path
-            for path in folder.glob(f"{_HEX * 2}/{_HEX * 38}")
-            if path.stat().st_size <= SMALL_LOOSE
-        }
-        if len(loose) > MAX_LOOSE and _packed_again(clone, loose):
-            for path in loose.values():
-                path.unlink()
+        loose = [name for name, size in files if not is_pack(name) and size <= SMALL_LOOSE]
+        if len(loose) > MAX_LOOSE and _packed_again(
+            clone, [pygit2.Oid(hex=name.replace("/", "")) for name in loose]
+        ):
+            for name in loose:
+                (folder / name).unlink()
 
 
 def _packed_again(clone: pygit2.Repository, objects: Collection[pygit2.Oid]) -> bool:

@@ -38,7 +38,7 @@ Received = Callable[[int], None]
 def has_large(source: pygit2.Repository, clone: pygit2.Repository) -> bool:
     """Return whether the repository has large files that the clone has not."""
     there, here = _objects(source), _objects(clone)
-    return any(size > LARGE and not (here / name).exists() for name, size in _files(there))
+    return any(size > LARGE and not (here / name).exists() for name, size in object_files(there))
 
 
 def copy(
@@ -91,7 +91,7 @@ class _ObjectCopy:
 
     def _copy_packs(self, wanted: Iterable[pygit2.Oid], draft: Path) -> None:
         """Copy the large packs, if most of what is in them is wanted."""
-        packs = [(name, size) for name, size in _files(self._there) if size > LARGE and _PACK.fullmatch(name)]
+        packs = [(name, size) for name, size in object_files(self._there) if size > LARGE and is_pack(name)]
         missing = [(name, size) for name, size in packs if not (self._here / name).exists()]
         if 2 * sum(self._source.read_header(id)[1] for id in wanted) < sum(size for _, size in missing):
             return
@@ -127,7 +127,7 @@ class _ObjectCopy:
 
     def _put_in_place(self, draft: Path, missing: Iterable[pygit2.Oid]) -> None:
         """A pack is there as soon as its index is. Packs are first: what is in none is newer, and may need them."""
-        packs = [name for name, _ in _files(draft) if _PACK.fullmatch(name)]
+        packs = [name for name, _ in object_files(draft) if is_pack(name)]
         for name in (*packs, *map(_index_of, packs), *map(_loose, missing)):
             if (draft / name).exists():
                 (self._here / name).parent.mkdir(exist_ok=True)
@@ -150,19 +150,24 @@ def _index_of(pack: str) -> str:
     return f"{pack.removesuffix('.pack')}.idx"
 
 
-def _files(objects: Path) -> Iterator[tuple[str, int]]:
-    """Yield the files of objects, as a path below the folder, with their bytes. Each fetch asks for all of them, and
-    there may be thousands: `os.scandir` takes a tenth of the time of `Path.glob`."""
+def object_files(objects: Path) -> Iterator[tuple[str, int]]:
+    """Yield the files of a folder of objects, loose ones and packs, as a path below it, with their bytes. Each fetch
+    asks for all of them, and there may be thousands: `os.scandir` takes a tenth of the time of `Path.glob`."""
     for folder in _entries(objects):
         for entry in _entries(folder):
             name = f"{folder.name}/{entry.name}"
-            if _LOOSE.fullmatch(name) or _PACK.fullmatch(name):
+            if _LOOSE.fullmatch(name) or is_pack(name):
                 with suppress(FileNotFoundError):  # it was packed meanwhile
                     yield name, entry.stat(follow_symlinks=False).st_size
 
 
+def is_pack(name: str) -> bool:
+    return bool(_PACK.fullmatch(name))
+
+
 def _entries(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+    """Yield what is in a folder, nothing where there is none or it cannot be read."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folder) as entries:
         yield from entries
 
 
