@@ -16,7 +16,6 @@ from controller.domain.reasons import Reason
 from controller.reconcile.deps import ReconcilerDeps
 from controller.reconcile.execution_context import ExecutionContext
 from controller.reconcile.executor import ActionFailure, Executor
-from controller.reconcile.gpu_leases import GpuLeases
 from controller.reconcile.observe import observe
 from controller.reconcile.status_writer import StatusWriter
 from controller.tracing import span
@@ -56,8 +55,7 @@ def converge(
     few rounds would be a bug. All rounds plan as of the start of the pass, so nothing that failed is
     tried twice in it.
     """
-    gpu_leases = deps.gpu_leases
-    executor = _executor(deps, gpu_leases)
+    gpu_leases, executor = deps.gpu_leases, _executor(deps)
     failures: list[ActionFailure] = []
     observed = observe(deps, desired)
     status_writer.record_observed(observed)
@@ -92,7 +90,7 @@ def converge(
     return Converged(desired, observed, plan, failures, acted=rounds > 0)
 
 
-def _executor(deps: ReconcilerDeps, gpu_leases: GpuLeases) -> Executor:
+def _executor(deps: ReconcilerDeps) -> Executor:
     return Executor(
         deps.engine,
         deps.prober,
@@ -104,7 +102,7 @@ def _executor(deps: ReconcilerDeps, gpu_leases: GpuLeases) -> Executor:
         deps.models,
         deps.store.boxes,
         deps.store.runs,
-        gpu_leases,
+        deps.gpu_leases,
         deps.clock,
         deps.finish_log,
         deps.build_log,
