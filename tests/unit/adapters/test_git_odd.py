@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import re
+import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,8 +31,11 @@ from controller.domain.errors import ControllerError, Stalled, Transient
 from controller.domain.reasons import Reason
 from controller.domain.text import printable
 from controller.ports import Revision
+from tests.support.git_servers import GIT_ENV
 from tests.support.git_specs import repository
+from tests.support.pages import ROOT, section
 
+GUIDE = ROOT / "docs" / "guide" / "git.md"
 MANIFEST = b"a: 1\n"
 AUTHOR = b"Ada <ada@example.org> 1700000000 +0000"
 
@@ -630,6 +634,38 @@ def test_what_is_damaged_in_a_repository_of_this_host_is_named(server: Server, w
     assert [file.content for file in server.sources.files(server.fetch(), "deploy", (".yaml",))] == [
         b"b: 2\n"
     ]
+
+
+def test_a_damaged_repository_is_repaired_as_the_guide_says(server: Server, tmp_path: Path) -> None:
+    """The commands of the page are typed, with the paths of here."""
+    server.commit(tree=server.tree((b"100644", b"a.yaml", server.blob())))
+    clone = pygit2.clone_repository(server.url, str(tmp_path / "intact"), bare=True)
+    server.fetch()
+    blob = server.blob(b"b: 2\n")
+    server.commit(tree=server.tree((b"100644", b"a.yaml", blob)))
+    clone.remotes["origin"].fetch(["+refs/heads/*:refs/heads/*"])
+    file = Path(server.repo.path, "objects", str(blob)[:2], str(blob)[2:])
+    file.chmod(0o600)
+    file.write_bytes(bytes(30))
+    with pytest.raises(Transient, match="itself is damaged"):
+        server.fetch()
+    (block,) = section(GUIDE, "### Repair a damaged repository")
+    shown = block.text
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    for text, here in {
+        "/var/lib/prichal/git/demo.git": server.repo.path,
+        "objects/9f/1a4a7574340315fd5e468998ba2a9e5e16fed3": str(file.relative_to(server.repo.path)),
+        "/root/": f"{aside}/",
+        "/path/to/intact/clone": clone.path,
+    }.items():
+        assert text in shown
+        shown = shown.replace(text, here)
+    environment = {**os.environ, **GIT_ENV}
+    done = subprocess.run(["bash", "-c", shown], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr  # of the last command, which finds no damage any more
+    assert str(blob) in done.stderr  # what the first one has named
+    assert server.sources.files(server.fetch(), ".", (".yaml",))[0].content == b"b: 2\n"
 
 
 def sent(server: Server, revision: Revision, build: BuildImage) -> int:
