@@ -17,7 +17,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import docker
@@ -44,6 +46,7 @@ from benchmarks.environment import Environment, prepared
 from benchmarks.figures import Figure, Section
 
 RESULT = Path(os.environ.get("BENCH_RESULT") or Path(__file__).parent.parent / "build" / "bench.json")
+LIMIT, QUICK_LIMIT = 3600, 300  # seconds that a measurement may take, and a shortened one
 SECTIONS: Mapping[str, Callable[[Environment], Section]] = {
     "deploy": deploy.measure,
     "builds": builds.measure,
@@ -95,10 +98,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _measured(name: str, ground: Environment) -> Section:
-    """One that fails is told and does not take the others with it."""
+    """One that fails, or does not end, is told and does not take the others with it."""
     begun = time.monotonic()
     try:
-        section = SECTIONS[name](ground)
+        with _ended_after(ground.count(LIMIT, QUICK_LIMIT)):
+            section = SECTIONS[name](ground)
     except Exception as error:  # noqa: BLE001 - whatever it was
         section = Section(name, "failed", notes=[f"{type(error).__name__}: {error}"])
     print(f"\n{section.name}: {section.title} ({time.monotonic() - begun:.0f} s)", flush=True)
@@ -108,6 +112,23 @@ def _measured(name: str, ground: Environment) -> Section:
         print(f"  ! {note}")
     sys.stdout.flush()
     return section
+
+
+@contextmanager
+def _ended_after(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError in the main thread, where measurements run, once they have taken so long."""
+
+    def end(*_: object) -> None:
+        traceback.print_stack()
+        raise TimeoutError(f"the measurement was ended after {seconds} s; where it was is said above")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _line(figure: Figure) -> str:

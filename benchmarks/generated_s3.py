@@ -10,6 +10,7 @@ import http.server
 import json
 import sys
 import urllib.parse
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,10 +104,9 @@ def page(asked: dict[str, str], files: int) -> str:
     """The page of a listing that comes after a key or a continuation token."""
     prefix, limit = asked.get("prefix", ""), int(asked.get("max-keys", 1000))
     after = asked.get("continuation-token") or asked.get("start-after", "")
-    number = after.removeprefix(prefix)
-    first = int(number) + 1 if number.isdigit() else 0
+    first = bisect_right(range(files), after.removeprefix(prefix), key=_name)
     last = min(first + limit, files)
-    names = [escape(f"{prefix}{n:08}") for n in range(first, last)]
+    names = [escape(f"{prefix}{_name(number)}") for number in range(first, last)]
     entries = "".join(ENTRY.format(key=name, at=MODIFIED, tag="0" * 32) for name in names)
     more = f"<NextContinuationToken>{names[-1]}</NextContinuationToken>" if last < files and names else ""
     return (
@@ -114,6 +114,10 @@ def page(asked: dict[str, str], files: int) -> str:
         f"<KeyCount>{len(names)}</KeyCount><MaxKeys>{limit}</MaxKeys>"
         f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{entries}{more}</ListBucketResult>"
     )
+
+
+def _name(number: int) -> str:
+    return f"{number:08}"
 
 
 if __name__ == "__main__":

@@ -325,6 +325,8 @@ def measure_large_listing(ground: Environment) -> Section:
             page = platform.get(f"/{app}/files/data/many/?after={cursor}").json
             seconds.append(time.perf_counter() - begun)
             listed, cursor = listed + len(page["files"]), page["next"]
+            if listed > generated:
+                raise LoadFailed(f"there are {generated} files, and the listing goes on behind them")
             peak = max(peak, memory_of(platform.processes["web"]))
         if listed != generated:
             raise LoadFailed(f"{listed} files were listed instead of {generated}")
