@@ -84,6 +84,11 @@ def _close(path: Path, mode: int) -> None:
             path.chmod(mode)
 
 
+def has_logs(path: Path) -> bool:
+    """Return whether a process that may only read can open the database."""
+    return all(path.with_name(path.name + suffix).exists() for suffix in LOGS)
+
+
 def leave_open(path: Path) -> None:
     """Create empty log and index files. SQLite removes them with the last connection, and read-only users
     cannot open the database without them. Called by the owner after it has closed the database.

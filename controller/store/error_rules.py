@@ -16,6 +16,10 @@ BUSY_TIMEOUT = 15.0  # seconds; a write takes milliseconds, so a longer wait mea
 #: By these the file of others shows that it cannot be used.
 SPOILT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR}
 
+#: What guests get while the daemon is writing, starts or has died: SQLite reads the index of the log, which they may
+#: not repair. It looks for a writer only after the index, so one that ends in between makes the index look broken.
+UNSETTLED = {sqlite3.SQLITE_READONLY_RECOVERY, sqlite3.SQLITE_READONLY_CANTINIT}
+
 
 class SharedFileError(sqlite3.OperationalError):
     """The file of others is to blame for an error."""
@@ -53,6 +57,8 @@ def translated(path: Path) -> Iterator[None]:
 def translate(error: sqlite3.Error, path: Path) -> ControllerError | None:
     """Return what an SQLite error means for the caller; None if only a bug can have caused it."""
     code = getattr(error, "sqlite_errorcode", None)  # extended code; the low byte is the primary one
+    if code in UNSETTLED:
+        return _UNSETTLED.error(doing(path), f"SQLite: {error}")
     if isinstance(error, SharedFileError) and (code or 0) & 0xFF in SPOILT:
         return set_aside_error(path, error)
     rule = _MEANING.get((code or 0) & 0xFF)
@@ -75,6 +81,11 @@ _SET_ASIDE = ErrorRule(
 _BUSY = ErrorRule(
     Transient, Reason.STATE_BUSY, f"Another process has held it locked for {BUSY_TIMEOUT:.0f} s; trying again"
 )
+_UNSETTLED = ErrorRule(
+    Transient,
+    Reason.STATE_BUSY,
+    "The daemon has ended while it was writing, and repairs it when it starts; trying again",
+)
 _FULL = ErrorRule(Transient, Reason.STATE_DISK_FULL, "Free some space on that disk; trying again")
 _IO = ErrorRule(Transient, Reason.STATE_IO_ERROR, "Check the disk; trying again")
 UNWRITABLE = ErrorRule(
@@ -94,6 +105,7 @@ _CORRUPT = ErrorRule(
 _MEANING: dict[int, ErrorRule] = {
     sqlite3.SQLITE_BUSY: _BUSY,
     sqlite3.SQLITE_LOCKED: _BUSY,
+    sqlite3.SQLITE_PROTOCOL: _BUSY,  # a reader that the writers overtake again and again
     sqlite3.SQLITE_FULL: _FULL,
     sqlite3.SQLITE_IOERR: _IO,
     sqlite3.SQLITE_PERM: UNWRITABLE,

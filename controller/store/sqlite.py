@@ -32,6 +32,7 @@ from controller.store.database_files import claim_folder, leave_open
 from controller.store.error_rules import (
     BUSY_TIMEOUT,
     SPOILT,
+    UNSETTLED,
     SharedFileError,
     of_shared_file,
     primary_code,
@@ -44,6 +45,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds that the daemon waits for the file that others write, while it holds the lock of the state.
 HELD = 5.0
+#: Seconds within which another attempt of a guest to read finds the index of the log as a whole, if the daemon lives;
+#: the gateway reads on its event loop.
+_SETTLES = 0.1
+_AGAIN = 0.002  # seconds between two attempts
 _LOOK = 5.0  # seconds between two looks at how much others have written
 _LOOK_THROUGH = 60.0  # seconds between two looks at all of it
 WAL_LIMIT = 16 * 2**20  # bytes kept of the write-ahead log after a checkpoint
@@ -54,7 +59,8 @@ CACHE = 500
 
 class _Connection(sqlite3.Connection):
     """A connection that stores texts which are not valid UTF-8 with U+FFFD. This is the last resort for texts
-    that were not made `printable`: a lost character is better than a lost status.
+    that were not made `printable`: a lost character is better than a lost status. A statement that has found the index
+    of the log in the middle of a change is run again.
     """
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
@@ -63,6 +69,20 @@ class _Connection(sqlite3.Connection):
         # SQLite quotes a schema in its message, whatever the bytes of that are.
         except UnicodeDecodeError as error:
             raise damaged(error) from error
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in UNSETTLED or self.in_transaction:
+                raise
+        return self._again(sql, parameters)
+
+    def _again(self, sql: str, parameters: Any) -> sqlite3.Cursor:
+        deadline = time.monotonic() + _SETTLES
+        while True:
+            time.sleep(_AGAIN)
+            try:
+                return super().execute(sql, _storable(parameters))
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in UNSETTLED or time.monotonic() > deadline:
+                    raise
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
         return super().executemany(sql, map(_storable, parameters))

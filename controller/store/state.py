@@ -20,7 +20,8 @@ from controller.store.activity import ActivityTable
 from controller.store.apps import STATUSES, AppTable
 from controller.store.boxes import BoxTable
 from controller.store.branches import BranchTable
-from controller.store.database_files import unprepared
+from controller.store.database_files import has_logs, unprepared
+from controller.store.error_rules import primary_code
 from controller.store.events import EventLog
 from controller.store.facts import FactTable
 from controller.store.gateways import GatewayTable
@@ -53,6 +54,8 @@ if TYPE_CHECKING:  # it imports the whole domain, which `prichal status` need no
 
 log = logging.getLogger(__name__)
 
+REOPENS = 1.0  # seconds within which the files of a log are there again, and between two looks for them
+_AGAIN = 0.005
 RESTARTS = "restarts:"  # a prefix of facts, followed by the part
 SPANS = "spans:"  # followed by why spans of the daemon were dropped
 USES = "uses:"  # a prefix of facts, followed by app, number and resource, "used" or "bound"
@@ -325,8 +328,7 @@ def open_guest_store(
         )
     database = Database(path, guest=True)
     try:
-        with unprepared(path), database.read() as connection:
-            is_migrated = _require_known(connection, path) == VERSION and inbox.is_complete(connection)
+        is_migrated = _is_migrated(database)
     except BaseException:
         database.close()
         raise
@@ -335,6 +337,29 @@ def open_guest_store(
         message = f"the state at {path} is of an older version: start the daemon, which migrates it"
         raise Transient(Reason.STATE_MISSING, message)
     return SqliteStore(database, clock, keep_events)
+
+
+def _is_migrated(database: Database) -> bool:
+    """Return whether the daemon of this release has set the state up. SQLite removes the files of the log when the
+    daemon closes the state, which makes them again at once (`leave_open`): that is waited for, without the lock that
+    the next daemon needs. Raises Transient `StateMissing` if they do not come."""
+    path, deadline = database.path, time.monotonic() + REOPENS
+    while True:
+        try:
+            with unprepared(path), database.read() as connection:
+                return _require_known(connection, path) == VERSION and inbox.is_complete(connection)
+        except Stalled as error:
+            cause = error.__cause__
+            if not isinstance(cause, sqlite3.Error) or primary_code(cause) != sqlite3.SQLITE_CANTOPEN:
+                raise
+            if time.monotonic() > deadline:
+                if has_logs(path):
+                    raise
+                message = (
+                    f"the state at {path} was closed and cannot be read before the daemon runs: start it"
+                )
+                raise Transient(Reason.STATE_MISSING, message) from error
+        time.sleep(_AGAIN)
 
 
 def _require_known(connection: sqlite3.Connection, path: Path) -> int:

@@ -209,7 +209,7 @@ def test_every_sqlite_error_is_translated_or_a_bug_of_ours() -> None:
     """The table of meanings covers what the machine can do to us; the rest only wrong code causes."""
     bugs = {
         "SQLITE_OK", "SQLITE_ERROR", "SQLITE_INTERNAL", "SQLITE_ABORT", "SQLITE_NOMEM", "SQLITE_INTERRUPT",
-        "SQLITE_NOTFOUND", "SQLITE_PROTOCOL", "SQLITE_EMPTY", "SQLITE_SCHEMA", "SQLITE_TOOBIG", "SQLITE_CONSTRAINT",
+        "SQLITE_NOTFOUND", "SQLITE_EMPTY", "SQLITE_SCHEMA", "SQLITE_TOOBIG", "SQLITE_CONSTRAINT",
         "SQLITE_MISMATCH", "SQLITE_MISUSE", "SQLITE_NOLFS", "SQLITE_FORMAT", "SQLITE_RANGE", "SQLITE_NOTICE",
         "SQLITE_WARNING", "SQLITE_ROW", "SQLITE_DONE",
     }  # fmt: skip

@@ -7,9 +7,12 @@ import json
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +51,7 @@ from controller.domain.secret import Secret
 from controller.domain.storage.box import BoxRecord, PendingUpload, StorageAccess
 from controller.encryption import SecretKeys, seal_for
 from controller.ports import QueueLimits, RunLimits
-from controller.store import SqliteStore, open_guest_store
+from controller.store import SqliteStore, open_guest_store, state
 from controller.store.codec import encode
 from controller.store.inbox import FIRST_WISH, TABLES
 from controller.store.inbox import make as make_tables
@@ -862,3 +865,96 @@ def test_an_odd_submission_that_is_large_hides_no_other(path: Path, guest: Sqlit
     as_web(path, "INSERT INTO submissions VALUES (?, 'demo', ?)", new_run_id(NOW, 9), odd)
     assert run in guest.runs.list(DEMO)
     assert guest.runs.brief(DEMO, run.id) == run
+
+
+# --- while the daemon writes, starts or ends ------------------------------------------------------------------------
+
+#: A process of its own: SQLite's connections of one process share what they know of the log.
+READS = """
+import sys
+from pathlib import Path
+from controller.domain.errors import ControllerError
+from controller.store import open_guest_store, sqlite
+sqlite._SETTLES = float(sys.argv[2])
+store = open_guest_store(Path(sys.argv[1]))
+for line in sys.stdin:
+    try:
+        print(*(status.app for status in store.apps.all()), flush=True)
+    except ControllerError as error:
+        print(type(error).__name__, error.reason, flush=True)
+"""
+#: Begins to write the head of the log's index, as a daemon does at each commit, and ends it with the next line.
+COMMITS = """
+import sys
+with open(sys.argv[1], "r+b", buffering=0) as index:
+    whole = index.read(48)
+    for line in sys.stdin:
+        index.seek(0)
+        index.write(bytes(48) if line == "begin\\n" else whole)
+        print("done", flush=True)
+"""
+
+
+@contextmanager
+def talking(script: str, *arguments: str) -> Iterator[Callable[[str], str]]:
+    """A process that answers each line by one."""
+    command = [sys.executable, "-c", script, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        ends, begins = process.stdin, process.stdout
+
+        def ask(line: str) -> str:
+            ends.write(f"{line}\n")
+            ends.flush()
+            return begins.readline().strip()
+
+        try:
+            yield ask
+        finally:
+            process.kill()
+
+
+def test_a_commit_that_is_being_written_is_waited_for(path: Path, owner: SqliteStore) -> None:
+    owner.apps.save(AppStatus(DEMO))
+    with (
+        talking(READS, str(path), "60") as read,
+        talking(COMMITS, f"{path}-shm") as commit,
+        ThreadPoolExecutor() as threads,
+    ):
+        assert read("") == DEMO
+        assert commit("begin") == "done"
+        found = threads.submit(read, "")
+        with pytest.raises(TimeoutError):
+            found.result(0.2)
+        assert commit("end") == "done"
+        assert found.result() == DEMO
+
+
+def test_a_commit_that_the_daemon_has_not_completed_passes(path: Path, owner: SqliteStore) -> None:
+    """It was killed; the next one repairs the index."""
+    owner.apps.save(AppStatus(DEMO))
+    with talking(READS, str(path), "0.05") as read, talking(COMMITS, f"{path}-shm") as commit:
+        assert read("") == DEMO
+        assert commit("begin") == "done"
+        assert read("") == "Transient StateBusy"
+        owner.apps.save(AppStatus(OTHER))
+        assert read("") == f"{DEMO} {OTHER}"
+
+
+def test_a_state_that_is_closed_and_opened_again_is_waited_for(
+    path: Path, owner: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.apps.save(AppStatus(DEMO))
+    owner.close()
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink()
+    monkeypatch.setattr(state, "REOPENS", 0.0)
+    with pytest.raises(Transient, match="closed") as caught:
+        open_guest_store(path)
+    assert caught.value.reason == Reason.STATE_MISSING
+    monkeypatch.setattr(state, "REOPENS", 600.0)
+    with ThreadPoolExecutor() as threads:
+        opened = threads.submit(open_guest_store, path)
+        with closing(open_store(path)), closing(opened.result()) as store:
+            assert [status.app for status in store.apps.all()] == [DEMO]
