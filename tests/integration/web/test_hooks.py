@@ -275,21 +275,23 @@ def test_the_page(web: Web) -> None:
 def _with_previews(web: Web, pulls: bool) -> None:
     watch = PreviewWatch(AppName("app"), ("feature/*",), pulls)
     record = RepositoryRecord(
-        "demo", (AppName("app"),), "branch:main", 60.0, "github", SECRET, previews=(watch,)
+        "demo", (AppName("app"),), "branch:main", 60.0, "github", SECRET, path="team/demo", previews=(watch,)
     )
     web.store.repositories.replace([record])
+    web.store.branches.close_pull("demo", 3)  # of a test before
 
 
-def _github(web: Web, event: str, payload: object) -> Reply:
+def _github(web: Web, event: str, payload: object, **more: str) -> Reply:
     body = json.dumps(payload).encode()
     signature = "sha256=" + hmac_hex(body)
     named = {"content_type": "application/json", "x_hub_signature_256": signature, "x_github_event": event}
-    return web.ask("POST", "/-/hooks/demo", body, **named)
+    return web.ask("POST", "/-/hooks/demo", body, **named, **more)
 
 
-def _pull(state: str, source: int = 7) -> dict[str, object]:
+def _pull(state: str, source: int = 7, project: str = "team/demo") -> dict[str, object]:
     head = {"ref": "feature/x", "repo": {"id": source}}
-    return {"pull_request": {"number": 3, "state": state, "head": head, "base": {"repo": {"id": 7}}}}
+    pull = {"number": 3, "state": state, "head": head, "base": {"repo": {"id": 7}}}
+    return {"pull_request": pull, **({"repository": {"full_name": project}} if project else {})}
 
 
 def test_a_pull_request_is_remembered_while_it_is_open(web: Web) -> None:
@@ -301,6 +303,28 @@ def test_a_pull_request_is_remembered_while_it_is_open(web: Web) -> None:
     _github(web, "pull_request", _pull("open", source=8))
     assert web.store.branches.pulls("demo") == (OpenPull(3, "feature/x", is_fork=True),)
     _github(web, "pull_request", _pull("closed"))
+    assert web.store.branches.pulls("demo") == ()
+
+
+@pytest.mark.parametrize("project", ["team/other", "otherteam/demo", ""])
+def test_a_request_of_another_project_neither_opens_nor_closes_one(web: Web, project: str) -> None:
+    """A hook of an organisation reports all of its projects, which number their requests alike."""
+    _with_previews(web, pulls=True)
+    reply = _github(web, "pull_request", _pull("open", project=project))
+    assert (reply.status, reply.json["status"]) == (202, "skipped")
+    assert reply.json["reason"] == f"this event is about {project or 'no project'}, not about team/demo"
+    assert web.store.branches.pulls("demo") == ()
+    _github(web, "pull_request", _pull("open"))
+    _github(web, "pull_request", _pull("closed", project=project))
+    assert web.store.branches.pulls("demo") == (OpenPull(3, "feature/x"),)
+
+
+def test_a_delivery_that_is_repeated_opens_no_request_again(web: Web) -> None:
+    _with_previews(web, pulls=True)
+    _github(web, "pull_request", _pull("open"), x_github_delivery="first")
+    _github(web, "pull_request", _pull("closed"), x_github_delivery="second")
+    reply = _github(web, "pull_request", _pull("open"), x_github_delivery="first")
+    assert (reply.status, reply.json["status"]) == (200, "replay")
     assert web.store.branches.pulls("demo") == ()
 
 

@@ -27,6 +27,7 @@ from controller.web.api.platform.signatures import (
     concerned_previews,
     concerns,
     delivery_id,
+    is_about,
     is_genuine,
     is_of_server,
     is_ping,
@@ -108,12 +109,9 @@ def _take(
 
 
 def _of_server(store: Store, record: RepositoryRecord, identity: str, body: bytes) -> ResponseReturnValue:
-    """Take an event of one of all projects of a server. Numbers of merge requests are those of their project, so one of
-    another project must not open or close a preview; a push there only has the server asked."""
+    """Take an event of one of all projects of a server. A push to another project only has the server asked."""
     event = isolated_json.read_here(len(body), server_event, body)
     if event.is_pull:
-        if not event.is_about(record.path):
-            return _skipped(f"this event is about {event.project or 'no project'}, not about {record.path}")
         return _pull(store, record, identity, body)
     if not event.is_push:
         return _skipped("this event is not about a push")
@@ -132,20 +130,26 @@ def _skipped(why: str) -> ResponseReturnValue:
 
 
 def _pull(store: Store, record: RepositoryRecord, identity: str, body: bytes) -> ResponseReturnValue:
-    """Remember whether a pull request is open, and look at the branches."""
+    """Remember whether a pull request is open, and look at the branches. Numbers are those of a project, and hooks of a
+    group or a server report all of its projects: a request of another one must not open or close a preview."""
     apps = [watch.app for watch in record.previews if watch.pulls]
     if not apps:
         return _skipped("no app has previews of pull requests")
     event = isolated_json.read_here(len(body), pull_of, body)
     if event is None:
         return _skipped("this event names no pull request")
+    if record.path and not is_about(event.project, record.path):
+        return _skipped(f"this event is about {event.project or 'no project'}, not about {record.path}")
+    identity = identity or secrets.token_hex(16)
     keys = tuple(previews_key(app) for app in apps)
     with store.transaction():
-        if event.is_open:
+        if store.repositories.delivery(record.name, identity) is not None:
+            pass  # a replay: what it says may have changed meanwhile
+        elif event.is_open:
             store.branches.open_pull(record.name, event.pull, time.time())
         else:
             store.branches.close_pull(record.name, event.pull.number)
-        return _accept(store, record, identity or secrets.token_hex(16), Trigger.WEBHOOK, keys)
+        return _accept(store, record, identity, Trigger.WEBHOOK, keys)
 
 
 def _record(store: Store, repository: str) -> tuple[RepositoryRecord, HookProvider]:

@@ -158,10 +158,9 @@ def is_of_server(provider: HookProvider, headers: Headers) -> bool:
 
 
 class ServerEvent(NamedTuple):
-    """What a hook of the whole server tells: the kind of the event, and the project that it is about, by its path."""
+    """What a hook of the whole server tells: the kind of the event."""
 
     kind: str
-    project: str
 
     @property
     def is_push(self) -> bool:
@@ -171,17 +170,17 @@ class ServerEvent(NamedTuple):
     def is_pull(self) -> bool:
         return self.kind == "merge_request"
 
-    def is_about(self, path: str) -> bool:
-        """Return True if `path` is that of the project's repository; GitLab may be served below a path of its own."""
-        return bool(self.project) and f"/{path}".lower().endswith(f"/{self.project}".lower())
+
+def is_about(project: str, path: str) -> bool:
+    """Return True if `path` is that of the project's repository; a forge may be served below a path of its own."""
+    return bool(project) and f"/{path}".lower().endswith(f"/{project}".lower())
 
 
 def server_event(body: bytes) -> ServerEvent:
     """Return the event of a body. Raises RequestRefused."""
     payload = read_json(body)
     kind = _at(payload, "event_name") or _at(payload, "object_kind")
-    project = _at(payload, "project", "path_with_namespace")
-    return ServerEvent(kind if isinstance(kind, str) else "", project if isinstance(project, str) else "")
+    return ServerEvent(kind if isinstance(kind, str) else "")
 
 
 def is_push(provider: HookProvider, headers: Headers) -> bool:
@@ -199,10 +198,12 @@ def is_pull(provider: HookProvider, headers: Headers) -> bool:
 
 @dataclass(frozen=True)
 class PullEvent:
-    """What a forge says about a pull request: the request, and whether it is open."""
+    """What a forge says about a pull request: the request, whether it is open, and the path of the project that has
+    numbered it, "" if the body does not tell."""
 
     pull: OpenPull
     is_open: bool
+    project: str = ""
 
 
 def pull_of(body: bytes) -> PullEvent | None:
@@ -211,23 +212,27 @@ def pull_of(body: bytes) -> PullEvent | None:
 
 
 def pull_event(payload: Any) -> PullEvent | None:
-    """GitHub, Gitea, Forgejo: `pull_request.{number,state,head.{ref,repo.id},base.repo.id}`; GitLab:
-    `object_attributes.{iid,state,source_branch,source_project_id,target_project_id}`. Where a request comes from is
-    compared by ids, which a fork cannot choose; one without them counts as a fork's."""
+    """GitHub, Gitea, Forgejo: `pull_request.{number,state,head.{ref,repo.id},base.repo.id}` and `repository.full_name`;
+    GitLab: `object_attributes.{iid,state,source_branch,source_project_id,target_project_id}` and
+    `project.path_with_namespace`. Where a request comes from is compared by ids, which a fork cannot choose; one
+    without them counts as a fork's."""
     pull, merge = _at(payload, "pull_request"), _at(payload, "object_attributes")
     if isinstance(pull, dict):
         number, state, branch = _at(pull, "number"), _at(pull, "state"), _at(pull, "head", "ref")
         source, target = _at(pull, "head", "repo", "id"), _at(pull, "base", "repo", "id")
+        project = _at(payload, "repository", "full_name")
     else:
         number, state, branch = (_at(merge, name) for name in ("iid", "state", "source_branch"))
         source, target = _at(merge, "source_project_id"), _at(merge, "target_project_id")
+        project = _at(payload, "project", "path_with_namespace")
     if type(number) is not int or not 0 < number < 10**10 or not isinstance(branch, str):
         return None
     branch = branch.removeprefix(BRANCHES)
     if not is_branch_name(branch):
         return None
     is_own = type(source) is int and source == target
-    return PullEvent(OpenPull(number, branch, is_fork=not is_own), state in ("open", "opened", "reopened"))
+    pull, is_open = OpenPull(number, branch, is_fork=not is_own), state in ("open", "opened", "reopened")
+    return PullEvent(pull, is_open, project if isinstance(project, str) else "")
 
 
 def _at(value: Any, *path: str) -> Any:

@@ -17,7 +17,7 @@ from controller.domain.names import AppName, previews_key
 from controller.web.api.platform.hooks import concerned
 from controller.web.api.platform.signatures import (
     PullEvent,
-    ServerEvent,
+    is_about,
     is_of_server,
     is_pull,
     is_push,
@@ -56,6 +56,15 @@ def gitlab(state: str = "opened", source: object = 7) -> Any:
         (gitlab("merged"), PullEvent(OpenPull(3, "feature/x"), False)),
         (gitlab("closed"), PullEvent(OpenPull(3, "feature/x"), False)),
         (gitlab(source=9), PullEvent(OpenPull(3, "feature/x", is_fork=True), True)),
+        (
+            {**github(), "repository": {"full_name": "team/demo"}},
+            PullEvent(OpenPull(3, "feature/x"), True, "team/demo"),
+        ),
+        (
+            {**gitlab(), "project": {"path_with_namespace": "team/demo"}},
+            PullEvent(OpenPull(3, "feature/x"), True, "team/demo"),
+        ),
+        ({**github(), "repository": {"full_name": ["team/demo"]}}, PullEvent(OpenPull(3, "feature/x"), True)),
         (github(branch="../x"), None),
         (github(branch=["x"]), None),
         (github(number=True), None),
@@ -159,5 +168,5 @@ def test_an_event_of_a_server_is_what_its_body_says(payload: Any, push: bool, pu
         ("", "https://git.example.org/team/demo.git", False),
     ],
 )
-def test_an_event_of_a_server_is_about_one_project(project: str, url: str, about: bool) -> None:
-    assert ServerEvent("merge_request", project).is_about(path_of(url)) is about
+def test_an_event_is_about_one_project(project: str, url: str, about: bool) -> None:
+    assert is_about(project, path_of(url)) is about
