@@ -78,16 +78,22 @@ def untold(told: CommitStatus | None, now: CommitStatus | None) -> tuple[CommitS
     """Return what the forge is told next, in this order, if it was told `told` last and `now` holds."""
     if now is None or (told and told.says(now)):
         return ()
-    if told is None or now.reason is Reason.ROLLOUT_FAILED:  # which is found out after the success
+    if told is None:
         return (now,)
     if told.revision != now.revision:
-        return (_superseded(told, now), now) if told.state is CommitState.PENDING else (now,)
+        return (_dropped(told, now), now) if told.state is CommitState.PENDING else (now,)
+    if now.reason is Reason.ROLLOUT_FAILED:  # which is found out after the success
+        return (now,)
     if told.state is CommitState.SUCCESS or now.state is CommitState.PENDING:
         return ()  # a commit is pending once, whatever it waits for and however often it is tried
     return (now,)
 
 
-def _superseded(told: CommitStatus, by: CommitStatus) -> CommitStatus:
+def _dropped(told: CommitStatus, by: CommitStatus) -> CommitStatus:
+    """Return the last word on a commit that will not be applied by itself: nothing reminds of it later."""
+    if by.reason is Reason.ROLLOUT_FAILED:
+        text = f"the app was rolled back from commit {by.revision[:12]} while this one waited"
+        return CommitStatus(told.revision, CommitState.CANCELED, Reason.ROLLED_BACK, text)
     text = f"commit {by.revision[:12]} came before this one was applied"
     return CommitStatus(told.revision, CommitState.CANCELED, Reason.SUPERSEDED, text)
 

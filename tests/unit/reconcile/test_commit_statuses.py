@@ -17,7 +17,9 @@ from controller.domain.reasons import Reason
 from controller.domain.runs.webhooks import Message
 from controller.ports import WebhookUnderWay
 from tests.unit.reconcile.crashing import ENOUGH, die_at
-from tests.unit.reconcile.harness import Harness, ml, secret
+from tests.unit.reconcile.harness import Harness, app, ml, secret
+from tests.unit.reconcile.test_deploy_gate import APPROVAL
+from tests.unit.reconcile.test_rollout_watch import count, take_over, version
 
 pytestmark = pytest.mark.slow
 
@@ -32,9 +34,9 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
     made.store.close()
 
 
-def follow(harness: Harness, *, told: bool = True) -> None:
+def follow(harness: Harness, *, told: bool = True, **rules: Any) -> None:
     """Connect the app, with or without statuses."""
-    harness.connect(secrets=[secret("bot", None, token="s3cret-of-a-bot")])
+    harness.connect(app(**rules), secrets=[secret("bot", None, token="s3cret-of-a-bot")])
     if told:
         spec = harness.catalog.spec
         wanted = CommitStatusSpec(StatusProvider.GITEA, "bot", "https://git.example.org/api/v1")
@@ -175,3 +177,54 @@ def test_without_a_wish_nothing_is_told(harness: Harness) -> None:
     assert words(harness) == [(commit, "success", "Ready")], (
         "the verdict that holds is told when it is asked for"
     )
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
+def test_a_version_fails_while_a_newer_commit_waits_and_the_daemon_dies_anywhere(
+    tmp_path: Path, after: bool
+) -> None:
+    """The commit that failed gets the verdict, and the one that waited does not stay pending for good."""
+    for number in range(1, ENOUGH):
+        harness = Harness(tmp_path / str(number))
+        try:
+            callers = count(harness)
+            first, second = take_over(harness)
+            follow(harness, deploy=APPROVAL)
+            third = harness.push(*version(3))
+            harness.run()
+            assert words(harness) == [(third, "pending", "AwaitingApproval")]
+            callers.codes[500] += 100
+            harness.clock.advance(10.0)
+            died = die_at(harness, number, after)
+            for _ in range(4):
+                harness.run("retry")
+            assert harness.route().revision == first
+            told = words(harness)
+            assert sorted(told) == sorted(
+                [(third, "canceled", "RolledBack"), (second, "failure", "RolloutFailed")]
+            ), f"after death at call {number}"
+        finally:
+            harness.store.close()
+        if not died:
+            return
+    pytest.fail("the pass makes more calls than ENOUGH")
+
+
+def test_what_waited_behind_a_version_that_failed_is_pending_again_after_resume(harness: Harness) -> None:
+    callers = count(harness)
+    _, second = take_over(harness)
+    follow(harness, deploy=APPROVAL)
+    third = harness.push(*version(3))
+    harness.run()
+    callers.codes[500] += 100
+    harness.retry()
+    harness.run("rollback")
+    words(harness)
+    rollback = harness.status().rollback
+    assert rollback is not None
+    harness.store.apps.end_rollback(harness.status().app, rollback)
+    harness.store.apps.approve(harness.status().app, third)
+    harness.run("manual")
+    assert harness.route().revision == third
+    assert words(harness)[-1] == (third, "success", "Ready")
+    assert second != third

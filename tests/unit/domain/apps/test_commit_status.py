@@ -115,6 +115,8 @@ def said(state: str, of: str = A, reason: Reason = Reason.READY, text: str = "")
         (said("success"), said("pending", of=B), ["pending"]),
         (said("failure"), said("success", of=B), ["success"]),
         (said("pending"), said("pending", of=B), ["canceled", "pending"]),
+        (said("pending"), said("failure", of=B, reason=Reason.ROLLOUT_FAILED), ["canceled", "failure"]),
+        (said("success"), said("failure", of=B, reason=Reason.ROLLOUT_FAILED), ["failure"]),
     ],
 )
 def test_what_is_news(told: CommitStatus | None, now: CommitStatus | None, news: list[str]) -> None:
