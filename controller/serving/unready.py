@@ -19,8 +19,8 @@ from .http1 import HttpRequest, HttpResponse
 from .metrics import SharedMetrics
 from .problems import ServingProblem
 
-MOST_VISITORS = 256  # beside the calls that wait, all of which may have to be refused at once
-PATIENCE = 5.0  # seconds for a visitor's whole stay
+MOST_CLIENTS = 256  # beside the calls that wait, all of which may have to be refused at once
+CLIENT_TIMEOUT = 5.0  # seconds after which the connection of a client is closed
 LIVE = ("/health/live", "/v2/health/live")
 READY = ("/health/ready", "/v2/health/ready")
 STATE_PATHS = ("/health/", "/v2/health/", "/metrics")
@@ -38,7 +38,7 @@ class UnreadyClient:
         self.record = record
         self.socket = sock
         self.received = b""
-        self.deadline = time.monotonic() + PATIENCE
+        self.deadline = time.monotonic() + CLIENT_TIMEOUT
         self.answered = False
 
 
@@ -60,7 +60,7 @@ class UnreadyResponder:
         self._board = board
         self._reason = reason
         self._new_id = new_id
-        self._most = MOST_VISITORS + waiting
+        self._most = MOST_CLIENTS + waiting
         self._clients: set[UnreadyClient] = set()
         self._on_duty = False
 
@@ -75,7 +75,7 @@ class UnreadyResponder:
             self._selector.unregister(self._listener)
 
     def close_expired(self, now: float) -> None:
-        """Close the visitors whose time is over."""
+        """Close the connections whose time is over."""
         for client in [client for client in self._clients if client.deadline <= now]:
             self._close(client)
 
@@ -91,7 +91,7 @@ class UnreadyResponder:
         try:
             sock, _ = self._listener.accept()
         except OSError:
-            return  # a worker was faster, or the visitor left
+            return  # a worker was faster, or the client left
         self.take(sock, None, self._board.rows[0].answered)
 
     def take(

@@ -657,7 +657,7 @@ class GatewayApp:
 
     async def _answer_git(self, request: InboundRequest) -> None:
         scope, body = request.scope, GitBody(request.incoming, request.special)
-        method, path, query, visitor = (
+        method, path, query, client = (
             scope["method"],
             scope["raw_path"],
             scope["query_string"],
@@ -667,7 +667,7 @@ class GatewayApp:
             await answer_for(
                 method,
                 track_status(request),
-                lambda send: self._git.answer(method, path, query, visitor, body, send),
+                lambda send: self._git.answer(method, path, query, client, body, send),
             )
 
     # --- counting ----------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def query() -> QueryParameters:
     return QueryParameters.of(request.query_string)
 
 
-def visitor() -> ClientInfo:
+def client_info() -> ClientInfo:
     """Return the facts about the current request for the admin rule."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     return ClientInfo(request.method, request.remote_addr or "", headers, request.scheme, request.path)

@@ -57,11 +57,11 @@ def _told(problem: HttpProblem, scope: Message, identity: str) -> tuple[list[tup
     a document."""
     if is_git(scope):
         return problem.headers(PLAIN), problem.text()
-    visitor = client_info_of(scope)
-    if wants_problem_page(visitor):
-        return problem_page(problem, visitor, identity)
+    client = client_info_of(scope)
+    if wants_problem_page(client):
+        return problem_page(problem, client, identity)
     return problem.headers(), problem.body(
-        identity, dialect_of(scope["raw_path"]), messages=wants_messages(visitor.headers.get("accept", ""))
+        identity, dialect_of(scope["raw_path"]), messages=wants_messages(client.headers.get("accept", ""))
     )
 
 

@@ -12,7 +12,7 @@ from flask import Response, current_app, render_template, request
 from controller.domain.errors import ControllerError
 from controller.domain.localizable import Localizable
 from controller.web.auth import page_tokens
-from controller.web.context import context, visitor
+from controller.web.context import client_info, context
 from controller.web.gateway.headers import request_id
 from controller.web.pages.problem_page import problem_page, wants_problem_page
 from controller.web.pages.rendering import words
@@ -38,15 +38,15 @@ def description_page(template: str, description: Mapping[str, Any], **more: obje
 
 def problem_response(problem: HttpProblem) -> Response:
     told = problem.without_paths(context(current_app).settings.state.absolute())
-    if wants_problem_page(visitor()):
-        fields, body = problem_page(told, visitor(), this_request())
+    if wants_problem_page(client_info()):
+        fields, body = problem_page(told, client_info(), this_request())
         return Response(body, told.code, fields)
     return Response(told.body(this_request(), said=_said(told)), told.code, told.headers())
 
 
 def _said(problem: HttpProblem) -> str:
     """Return the detail in the language of a page of ours whose script asks; "" for all other callers."""
-    is_script = page_tokens.HEADER in visitor().headers and isinstance(problem.detail, Localizable)
+    is_script = page_tokens.HEADER in client_info().headers and isinstance(problem.detail, Localizable)
     return words().told(problem.detail) if is_script else ""
 
 

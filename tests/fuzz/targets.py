@@ -470,7 +470,7 @@ PASSES = CallPasses(PEOPLE, WEB, lambda: 1.7e9)
 API = PublishedApi(make_api("image"), b"/demo/image", b"")
 
 
-def visitors(data: bytes) -> None:
+def clients(data: bytes) -> None:
     """Whatever a request says, it is somebody's only with their credential, as it was made; and no sign-in leads to
     another host."""
     text = data.decode("latin-1")
@@ -479,15 +479,15 @@ def visitors(data: bytes) -> None:
     sent = headers.get(PAGE_HEADER, "")
     at = len(sent) % len(PAGE_TOKEN)
     for token in (sent, PAGE_TOKEN[:at] + sent, PAGE_TOKEN[:at] + sent + PAGE_TOKEN[at + len(sent) :]):
-        visitor = ClientInfo("GET", "192.0.2.1", {**headers, PAGE_HEADER: token}, "http", "/-/apps/demo")
-        assert CALLERS.identify(visitor) is None or token == PAGE_TOKEN
-        assert CALLERS.by_form(replace(visitor, method="POST"), token) is None
+        client = ClientInfo("GET", "192.0.2.1", {**headers, PAGE_HEADER: token}, "http", "/-/apps/demo")
+        assert CALLERS.identify(client) is None or token == PAGE_TOKEN
+        assert CALLERS.by_form(replace(client, method="POST"), token) is None
     for given in (text, CALL_PASS[:at] + text, CALL_PASS[:at] + text + CALL_PASS[at + len(text) :]):
         found = PASSES.admit(API, given.encode("latin-1"), b"null")
         assert isinstance(found, HttpProblem) or given == CALL_PASS
-    visitor = ClientInfo("GET", "192.0.2.1", headers)
-    assert CALLERS.identify(visitor) is None
-    assert re.fullmatch(r"|https?://[A-Za-z0-9.:\[\]-]+", CALLERS.url(visitor))
+    client = ClientInfo("GET", "192.0.2.1", headers)
+    assert CALLERS.identify(client) is None
+    assert re.fullmatch(r"|https?://[A-Za-z0-9.:\[\]-]+", CALLERS.url(client))
     place = urljoin("https://ml.example.org/-/login", local_path(text))
     assert place.startswith("https://ml.example.org/-/")
     assert not re.search(r"[\x00-\x20\\\x7f-\uffff]", place)
@@ -523,7 +523,7 @@ TARGETS: dict[str, Target] = {
     "rewritten": rewritten,
     "credentials": credentials,
     "terminal": terminal,
-    "visitors": visitors,
+    "clients": clients,
     "build-session": services.build_session,
     "build-progress": services.build_progress,
     "job-logs": services.job_logs,

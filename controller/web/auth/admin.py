@@ -41,56 +41,56 @@ class ClientInfo:
     path: str = ""
 
 
-def origin_of(visitor: ClientInfo, settings: WebSettings) -> RequestOrigin:
+def origin_of(client: ClientInfo, settings: WebSettings) -> RequestOrigin:
     """Return the caller's address, scheme and host, as far as trusted proxies tell them."""
     names = ("host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
     sent = {
-        name.encode(): visitor.headers[name].encode("latin-1", "replace")
+        name.encode(): client.headers[name].encode("latin-1", "replace")
         for name in names
-        if name in visitor.headers
+        if name in client.headers
     }
-    return TrustedProxies(settings.trusted_proxies).origin(visitor.address, visitor.scheme, sent)
+    return TrustedProxies(settings.trusted_proxies).origin(client.address, client.scheme, sent)
 
 
-def is_admin(visitor: ClientInfo, settings: WebSettings) -> bool:
-    return has_token(visitor, settings) or is_trusted(visitor, settings)
+def is_admin(client: ClientInfo, settings: WebSettings) -> bool:
+    return has_token(client, settings) or is_trusted(client, settings)
 
 
-def is_trusted(visitor: ClientInfo, settings: WebSettings) -> bool:
+def is_trusted(client: ClientInfo, settings: WebSettings) -> bool:
     """Return True for a deliberate request of a caller of this host, where the configuration trusts them."""
-    if not is_of_this_host(visitor, settings):
+    if not is_of_this_host(client, settings):
         return False
-    return is_read(visitor) if visitor.method in SAFE else _is_deliberate(visitor)
+    return is_read(client) if client.method in SAFE else _is_deliberate(client)
 
 
-def is_of_this_host(visitor: ClientInfo, settings: WebSettings) -> bool:
+def is_of_this_host(client: ClientInfo, settings: WebSettings) -> bool:
     """Return True if the caller is on this host and the configuration trusts such callers, no matter what made the
     request."""
-    if not settings.trust_loopback or not is_loopback(visitor.address):
+    if not settings.trust_loopback or not is_loopback(client.address):
         return False
-    is_forwarded = any(name in visitor.headers for name in _FORWARDING)
-    return not is_forwarded and names_loopback(visitor.headers.get("host", ""))
+    is_forwarded = any(name in client.headers for name in _FORWARDING)
+    return not is_forwarded and names_loopback(client.headers.get("host", ""))
 
 
-def log_refused(visitor: ClientInfo, settings: WebSettings) -> None:
+def log_refused(client: ClientInfo, settings: WebSettings) -> None:
     """Log the refusal if the caller tried to sign in."""
-    scheme, _, value = visitor.headers.get("authorization", "").partition(" ")
+    scheme, _, value = client.headers.get("authorization", "").partition(" ")
     if not scheme:
         return
     pair = decode_basic(value.encode("latin-1", "replace")) if scheme.lower() == "basic" else None
-    address = origin_of(visitor, settings).caller.decode("latin-1")
+    address = origin_of(client, settings).caller.decode("latin-1")
     log_failure(address, "admin", pair[0] if pair else "", "-")
 
 
-def has_token(visitor: ClientInfo, settings: WebSettings) -> bool:
+def has_token(client: ClientInfo, settings: WebSettings) -> bool:
     """Return True if the request carries the admin token."""
     if not settings.admin_token:
         return False
-    scheme, _, value = visitor.headers.get("authorization", "").partition(" ")
+    scheme, _, value = client.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
         # Browsers add it to every request, so it is not sufficient: see `_is_deliberate`.
         pair = decode_basic(value.encode())
-        if pair is None or not (is_read(visitor) if visitor.method in SAFE else _is_deliberate(visitor)):
+        if pair is None or not (is_read(client) if client.method in SAFE else _is_deliberate(client)):
             return False
         value = pair[1]
     elif scheme.lower() != "bearer":
@@ -98,11 +98,11 @@ def has_token(visitor: ClientInfo, settings: WebSettings) -> bool:
     return hmac.compare_digest(value.strip().encode(), settings.admin_token.reveal().encode())
 
 
-def is_read(visitor: ClientInfo) -> bool:
+def is_read(client: ClientInfo) -> bool:
     """Return True for a person who opens the page in a window, or a program. Over plain HTTP to another host
     browsers do not send these headers: there they are recognised by `Accept-Language`, and refused, since the
     request may come from a script."""
-    headers = visitor.headers
+    headers = client.headers
     if "origin" in headers or "service-worker" in headers:
         return False
     if "sec-fetch-mode" not in headers:
@@ -110,9 +110,9 @@ def is_read(visitor: ClientInfo) -> bool:
     return headers["sec-fetch-mode"] == "navigate" and headers.get("sec-fetch-dest", "document") == "document"
 
 
-def _is_deliberate(visitor: ClientInfo) -> bool:
-    from_page = any(name in visitor.headers for name in ("origin", "sec-fetch-site", "sec-fetch-mode"))
-    return visitor.headers.get("x-prichal") == "1" and not from_page
+def _is_deliberate(client: ClientInfo) -> bool:
+    from_page = any(name in client.headers for name in ("origin", "sec-fetch-site", "sec-fetch-mode"))
+    return client.headers.get("x-prichal") == "1" and not from_page
 
 
 def is_loopback(address: str) -> bool:

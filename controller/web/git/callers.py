@@ -50,36 +50,36 @@ class GitCallers:
         self._checks = asyncio.Semaphore(CHECKS)
         self._waiting = WorkerShares("password checks", WAITING, WAITING_EACH)
 
-    def address(self, visitor: ClientInfo) -> str:
-        return self._callers.address(visitor)
+    def address(self, client: ClientInfo) -> str:
+        return self._callers.address(client)
 
-    async def identify(self, visitor: ClientInfo, repository: str) -> Principal:
+    async def identify(self, client: ClientInfo, repository: str) -> Principal:
         """Raises RequestRefused: 401 for a caller without credentials, so that Git asks for them."""
-        headers = visitor.headers
+        headers = client.headers
         if any(name in headers for name in _BROWSER) or any(
             name.startswith("sec-fetch-") for name in headers
         ):
             detail = f"This address is for Git: git clone URL, which ends with {clone_path(repository)}"
             raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, detail))
-        if not self._callers.is_private(visitor):
+        if not self._callers.is_private(client):
             detail = "Passwords and tokens are taken over HTTPS, or from this host, alone."
             raise RequestRefused(HttpProblem(ProblemKind.HTTP, detail, status=403, title="HTTPS is needed"))
-        found = await self._by_credentials(visitor)
+        found = await self._by_credentials(client)
         if found is None:
             detail = "Give your name, and one of your tokens (prichal token add) as the password."
             raise RequestRefused(HttpProblem(ProblemKind.UNAUTHORIZED, detail, challenge=CHALLENGE))
         return found
 
-    async def _by_credentials(self, visitor: ClientInfo) -> Principal | None:
-        scheme, _, value = visitor.headers.get("authorization", "").partition(" ")
+    async def _by_credentials(self, client: ClientInfo) -> Principal | None:
+        scheme, _, value = client.headers.get("authorization", "").partition(" ")
         match scheme.lower():
             case "basic":
                 pair = decode_basic(value.encode("latin-1"))
                 if pair is None or len(pair[0]) > LONGEST:
                     return None
-                return await self._by_pair(*pair, self.address(visitor))
+                return await self._by_pair(*pair, self.address(client))
             case "bearer":
-                return await self._by_token(ANY_NAME, value.strip(), self.address(visitor))
+                return await self._by_token(ANY_NAME, value.strip(), self.address(client))
             case _:
                 return None
 

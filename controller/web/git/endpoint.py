@@ -80,16 +80,16 @@ class GitEndpoint:
         self._repositories = WorkerShares("Git exchanges", MOST, EACH_REPOSITORY)
 
     async def answer(
-        self, method: str, path: bytes, query: bytes, visitor: ClientInfo, body: GitBody, send: Send
+        self, method: str, path: bytes, query: bytes, client: ClientInfo, body: GitBody, send: Send
     ) -> None:
         """Answer a request below `/-/git/`. Raises RequestRefused."""
         if not self._settings.git.http:
             raise RequestRefused(HttpProblem(ProblemKind.NOT_FOUND, "Git over HTTP is turned off here."))
         target = read_git_target(method, path, query)
-        who = await self._callers.identify(visitor, target.repository)
+        who = await self._callers.identify(client, target.repository)
         await asyncio.to_thread(self._judge, who, target)
         limit = self._limit(target)
-        coded = _is_gzip(visitor, target)
+        coded = _is_gzip(client, target)
         if body.length > limit:
             raise too_large(limit)
         with (
@@ -101,8 +101,8 @@ class GitEndpoint:
                 target, await self._connect(), limit, GunzippedBody(limit) if coded else None
             )
             try:
-                await self._begin(push, who, target, visitor)
-                await exchange.begin(self._request(who, target, visitor, push, body))
+                await self._begin(push, who, target, client)
+                await exchange.begin(self._request(who, target, client, push, body))
                 ended = partial(self._end, push, exchange.commands)
                 await exchange.carry(body.read(UNWANTED * limit), send, ended)
             finally:
@@ -135,9 +135,9 @@ class GitEndpoint:
             raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, _forbidden(who, target, rule.act)))
 
     def _request(
-        self, who: Principal, target: GitTarget, visitor: ClientInfo, push: str, body: GitBody
+        self, who: Principal, target: GitTarget, client: ClientInfo, push: str, body: GitBody
     ) -> bytes:
-        protocol = known_protocol(visitor.headers.get("git-protocol", ""))
+        protocol = known_protocol(client.headers.get("git-protocol", ""))
         user = who.name or TOKEN_HOLDER
         return write_exchange(
             GitExchange(
@@ -161,10 +161,10 @@ class GitEndpoint:
 
     # --- pushes: who it is, this process knows; what Git accepts, its hook tells (api/platform/pushes) ---
 
-    async def _begin(self, push: str, who: Principal, target: GitTarget, visitor: ClientInfo) -> None:
+    async def _begin(self, push: str, who: Principal, target: GitTarget, client: ClientInfo) -> None:
         if not push:
             return
-        address = self._callers.address(visitor)
+        address = self._callers.address(client)
         by, via = who.name or TOKEN_HOLDER, who.via
         begun = PushUnderWay(digest_of_push(push), target.repository, by, via, address, time.time())
         await asyncio.to_thread(self._store.repositories.save_push, begun)
@@ -333,14 +333,14 @@ def is_git(scope: Message) -> bool:
     return path.startswith(BELOW)
 
 
-def _is_gzip(visitor: ClientInfo, target: GitTarget) -> bool:
+def _is_gzip(client: ClientInfo, target: GitTarget) -> bool:
     """Return True if the body is coded. Raises RequestRefused for other types and codings than Git's."""
     if target.advertises:
         return False
-    if visitor.headers.get("content-type", "") != target.request_type:
+    if client.headers.get("content-type", "") != target.request_type:
         detail = f"The content type must be {target.request_type}."
         raise RequestRefused(HttpProblem(ProblemKind.MEDIA_TYPE, detail, title="The body must be Git's"))
-    coding = visitor.headers.get("content-encoding", "identity").strip().lower()
+    coding = client.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("identity", "gzip", "x-gzip"):
         detail = f"Content-Encoding must be gzip or left out, not {coding[:100]!r}."
         raise RequestRefused(HttpProblem(ProblemKind.CONTENT_CODING, detail, accept_encoding="gzip"))

@@ -20,7 +20,7 @@ from controller.domain.routing.routes import Api, Route, ServiceKind
 from controller.ports import Store
 from controller.web.api.platform.status import component_in
 from controller.web.auth.call_passes import may_call
-from controller.web.context import context, people_context, principal, query, visitor
+from controller.web.context import client_info, context, people_context, principal, query
 from controller.web.pages.app import word_of
 from controller.web.pages.files import storage_origin
 from controller.web.pages.languages import N_, Language, patterns_of
@@ -203,7 +203,7 @@ def _base(app: AppName) -> str:
     domain = context(current_app).settings.web.app_domain
     if not domain:
         return ""
-    scheme = "https" if people_context(current_app).callers.is_https(visitor()) else "http"
+    scheme = "https" if people_context(current_app).callers.is_https(client_info()) else "http"
     _, colon, port = request.host.rpartition(":")
     return (
         f"{scheme}://{app}.{domain}{colon}{port}"

@@ -24,7 +24,7 @@ from controller.domain.units import rfc3339
 from controller.store.device_logins import LIFETIME, DeviceLogin, DeviceLogins, Unanswered
 from controller.web.api.platform.admission import FORM, note, record_act
 from controller.web.auth.people import LONGEST
-from controller.web.context import people_context, principal, visitor
+from controller.web.context import client_info, people_context, principal
 from controller.web.pages.languages import N_
 from controller.web.pages.rendering import page
 from controller.web.pages.sign_in import PLAIN
@@ -52,7 +52,7 @@ def begin() -> ResponseReturnValue:
         detail = f"scope must be one of {', '.join(Scope)}, and label a text of at most {LABEL} characters."
         raise RequestRefused(HttpProblem(ProblemKind.INVALID, detail))
     secret, code = secrets.token_urlsafe(32), new_code()
-    address = people_context(current_app).callers.address(visitor())
+    address = people_context(current_app).callers.address(client_info())
     try:
         _logins().begin(secret, code, DeviceLogin(label, Scope(scope), address), time.time())
     except Stalled as error:
@@ -132,7 +132,7 @@ def _logins() -> DeviceLogins:
 
 
 def _require_private() -> None:
-    if not people_context(current_app).callers.is_private(visitor()):
+    if not people_context(current_app).callers.is_private(client_info()):
         raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, Localizable.made(PLAIN, {})))
 
 

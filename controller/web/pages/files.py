@@ -25,7 +25,7 @@ from controller.web.api.files import answers
 from controller.web.api.files.area import AreaPage, BoxArea
 from controller.web.api.files.uploads import unfinished
 from controller.web.auth import page_tokens
-from controller.web.context import context, people_context, principal, query, visitor
+from controller.web.context import client_info, context, people_context, principal, query
 from controller.web.pages.languages import N_, UNITS
 from controller.web.pages.preview import preview_of
 from controller.web.pages.problem_page import STORAGE
@@ -137,7 +137,7 @@ def folder_fragment(place: FilesPlace) -> dict[str, object]:
     """Return the list for the page's module, with what it needs to go on: the room, and another token."""
     callers = people_context(current_app).callers
     values = {**_listed(place), "form": callers.form_value(principal())}
-    shown = page_tokens.read_token(visitor().headers.get(page_tokens.HEADER, ""))
+    shown = page_tokens.read_token(client_info().headers.get(page_tokens.HEADER, ""))
     return {
         "html": render("files/list.html", language(), values),
         "free": values["usage"].free,

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
 from controller.web.auth.sign_in import local_path
-from controller.web.context import people_context, visitor
+from controller.web.context import client_info, people_context
 from controller.web.pages.languages import COOKIE, Language
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
@@ -26,7 +26,7 @@ def choose(language: str) -> ResponseReturnValue:
         )
     response = Response(status=303, content_type="text/plain; charset=utf-8")
     response.headers["Location"] = local_path(request.args.get("next", ""), and_login=True)
-    is_secure = people_context(current_app).callers.is_https(visitor())
+    is_secure = people_context(current_app).callers.is_https(client_info())
     response.set_cookie(
         COOKIE, language, max_age=YEAR, path="/-/", secure=is_secure, httponly=True, samesite="Lax"
     )

@@ -194,9 +194,9 @@ class LivePages:
             self._open -= 1
 
     async def _answer(self, scope: Message, send: Send) -> None:
-        visitor, query = client_info_of(scope), QueryParameters.of(scope["query_string"])
-        spoken = wanted_language(query.text("language") or "", visitor.headers.get("accept-language", ""))
-        _, shown = await asyncio.to_thread(self._admit, visitor, query)
+        client, query = client_info_of(scope), QueryParameters.of(scope["query_string"])
+        spoken = wanted_language(query.text("language") or "", client.headers.get("accept-language", ""))
+        _, shown = await asyncio.to_thread(self._admit, client, query)
         topic = self._topic(shown, spoken)
         reader = asyncio.Event()
         topic.readers.add(reader)
@@ -205,7 +205,7 @@ class LivePages:
                 await topic.look(self._store)
             stream = EventStream(send)
             await stream.start()
-            await self._follow(stream, topic, reader, visitor, query)
+            await self._follow(stream, topic, reader, client, query)
             await stream.end()
         finally:
             self._leave(topic, reader)
@@ -215,7 +215,7 @@ class LivePages:
         stream: EventStream,
         topic: _Topic,
         reader: asyncio.Event,
-        visitor: ClientInfo,
+        client: ClientInfo,
         query: QueryParameters,
     ) -> None:
         sent = dict(_PAIR.findall((query.text("have") or "")[:LONGEST_HAVE]))
@@ -228,37 +228,37 @@ class LivePages:
                     await stream.send(part.event)
             await _waited(reader, KEEP_ALIVE)
             if time.monotonic() - admitted > KEEP_ALIVE:
-                who = await self._still(visitor, query, topic.page)
+                who = await self._still(client, query, topic.page)
                 if who is None:
                     return
                 admitted = time.monotonic()
                 if admitted - renewed > page_tokens.LIFETIME / 4:
-                    await stream.send(event_of(self._renewed(visitor, who).encode(), kind="token"))
+                    await stream.send(event_of(self._renewed(client, who).encode(), kind="token"))
                     renewed = admitted
             await stream.keep_open()
 
-    def _admit(self, visitor: ClientInfo, query: QueryParameters) -> tuple[Principal, LivePage]:
+    def _admit(self, client: ClientInfo, query: QueryParameters) -> tuple[Principal, LivePage]:
         """Return who reads the page and what they see there. Raises RequestRefused."""
         route, found = next(
-            (route, match) for route in self._routes if (match := route.pattern.fullmatch(visitor.path))
+            (route, match) for route in self._routes if (match := route.pattern.fullmatch(client.path))
         )
-        rule, who = rule_of("GET", route.route), self._callers.identify(visitor)
+        rule, who = rule_of("GET", route.route), self._callers.identify(client)
         if rule is None or who is None:
             raise RequestRefused(HttpProblem(ProblemKind.UNAUTHORIZED, "Load the page again, and sign in."))
         judge(who, rule.act, found.groupdict().get("name", ""))
         return who, route.make(self._store, who, found.groupdict(), query)
 
-    async def _still(self, visitor: ClientInfo, query: QueryParameters, shown: LivePage) -> Principal | None:
+    async def _still(self, client: ClientInfo, query: QueryParameters, shown: LivePage) -> Principal | None:
         """Return the reader if they may still see the same; asked for again and again, since sessions and roles
         end. A script whose token has become too old comes back with the one that it got since."""
         try:
-            who, now_shown = await asyncio.to_thread(self._admit, visitor, query)
+            who, now_shown = await asyncio.to_thread(self._admit, client, query)
         except RequestRefused:
             return None
         return who if now_shown == shown else None
 
-    def _renewed(self, visitor: ClientInfo, who: Principal) -> str:
-        token = page_tokens.read_token(visitor.headers.get(page_tokens.HEADER, ""))
+    def _renewed(self, client: ClientInfo, who: Principal) -> str:
+        token = page_tokens.read_token(client.headers.get(page_tokens.HEADER, ""))
         return self._callers.page_token(who, token.path, token.writes) if token else ""
 
     def _topic(self, shown: LivePage, spoken: Language) -> _Topic:

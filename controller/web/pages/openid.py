@@ -26,7 +26,7 @@ from controller.web.auth.openid_sign_in import (
 )
 from controller.web.auth.people import LOGIN, SESSION
 from controller.web.auth.sign_in import SignInAttempt, form_of, local_path
-from controller.web.context import context, people_context, visitor
+from controller.web.context import client_info, context, people_context
 from controller.web.pages.languages import N_
 from controller.web.pages.rendering import words
 from controller.web.pages.sign_in import (
@@ -83,7 +83,7 @@ def begin(issuer: str) -> ResponseReturnValue:
     next = local_path(request.args.get("next", ""))
     if elsewhere := _registered_address(issuer, next):
         return redirected(elsewhere)
-    callers, caller = people_context(current_app).callers, visitor()
+    callers, caller = people_context(current_app).callers, client_info()
     cookie = callers.cookie(caller, LOGIN) or secrets.token_urlsafe(32)
     if request.method != "GET":
         return Response(status=204)
@@ -98,7 +98,7 @@ def begin(issuer: str) -> ResponseReturnValue:
 
 @openid.get("/-/login/oidc/<issuer>/callback")
 def callback(issuer: str) -> ResponseReturnValue:
-    chosen, people, caller = _chosen(issuer), people_context(current_app), visitor()
+    chosen, people, caller = _chosen(issuer), people_context(current_app), client_info()
     if request.method != "GET":
         return Response(status=204)
     cookie = people.callers.cookie(caller, LOGIN)
@@ -146,7 +146,7 @@ def _finish(chosen: OpenIdSignIn, cookie: str, attempt: SignInAttempt) -> Finish
 
 
 def _begun(chosen: OpenIdSignIn, finished: FinishedSignIn) -> Response:
-    people, caller, name = people_context(current_app), visitor(), finished.person.name
+    people, caller, name = people_context(current_app), client_info(), finished.person.name
     begun = people.sign_in.begin(
         name,
         finished.next,
@@ -185,7 +185,7 @@ def _refused(refused: OpenIdRefused, issuer: OpenIdIssuer, next: str = "/-/") ->
 def _chosen(name: str) -> OpenIdSignIn:
     """Return the sign-in with an issuer, for a window. Raises RequestRefused."""
     found, people = _issuer(name), people_context(current_app)
-    if not is_read(visitor()) or not people.callers.is_private(visitor()):
+    if not is_read(client_info()) or not people.callers.is_private(client_info()):
         detail = Localizable("Open this address in a window of its own, over HTTPS or on this host.")
         raise RequestRefused(HttpProblem(ProblemKind.NOT_ALLOWED, detail))
     return found
@@ -204,7 +204,7 @@ def _registered_address(name: str, next: str) -> str:
     """Return the same place at the address that is registered with the issuer, where it sends people back to: only
     there the browser has the cookie then. Empty if the browser is there, or was sent there before."""
     web = context(current_app).settings.web
-    origin = origin_of(visitor(), web)
+    origin = origin_of(client_info(), web)
     here = f"{origin.scheme.decode('latin-1')}://{origin.host.decode('latin-1')}"
     if here == base_of(web) or _AGAIN in request.args:
         return ""

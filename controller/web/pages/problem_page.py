@@ -44,22 +44,22 @@ _STORAGE_KINDS: Final = (
 )
 
 
-def wants_problem_page(visitor: ClientInfo) -> bool:
+def wants_problem_page(client: ClientInfo) -> bool:
     """Return True for a window, and for a form that was sent from one."""
-    is_ours = visitor.path == "/" or visitor.path.startswith("/-/")
-    is_form = visitor.method == "POST" and visitor.headers.get("sec-fetch-dest") == "document"
-    return is_ours and (is_window(visitor) or is_form)
+    is_ours = client.path == "/" or client.path.startswith("/-/")
+    is_form = client.method == "POST" and client.headers.get("sec-fetch-dest") == "document"
+    return is_ours and (is_window(client) or is_form)
 
 
 def problem_page(
-    problem: HttpProblem, visitor: ClientInfo, request: str
+    problem: HttpProblem, client: ClientInfo, request: str
 ) -> tuple[list[tuple[str, str]], bytes]:
     """Return header fields and body. `request` is its id."""
-    cookies = (part.strip().partition("=") for part in visitor.headers.get("cookie", "").split(";"))
+    cookies = (part.strip().partition("=") for part in client.headers.get("cookie", "").split(";"))
     chosen = next((value for name, _, value in cookies if name == COOKIE), "")
-    language = wanted_language(chosen, visitor.headers.get("accept-language", ""))
+    language = wanted_language(chosen, client.headers.get("accept-language", ""))
     # Navigation for somebody who may have signed in: each page judges by itself.
-    place = visitor.path if visitor.method == "GET" else "/-/"
+    place = client.path if client.method == "GET" else "/-/"
     frame = PageFrame(language, secrets.token_urlsafe(16), place, via="?")
     values = {
         "frame": frame,

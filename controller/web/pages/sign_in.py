@@ -17,7 +17,7 @@ from controller.web.auth.admin import is_read
 from controller.web.auth.openid_sign_in import base_of
 from controller.web.auth.people import LOGIN, SESSION, is_form_post
 from controller.web.auth.sign_in import BegunSession, form_of, local_path
-from controller.web.context import context, people_context, principal, visitor
+from controller.web.context import client_info, context, people_context, principal
 from controller.web.pages.languages import N_
 from controller.web.pages.rendering import page, words
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
@@ -41,9 +41,9 @@ PLAIN = N_(
 @sign_in.get("/-/login")
 def login() -> ResponseReturnValue:
     callers = people_context(current_app).callers
-    if not callers.is_private(visitor()):
+    if not callers.is_private(client_info()):
         return page("login.html", 403, problem=words().text(PLAIN), closed=True, code="", form="")
-    if not is_read(visitor()):  # a script of a module could send the form that it read here
+    if not is_read(client_info()):  # a script of a module could send the form that it read here
         raise RequestRefused(
             HttpProblem(ProblemKind.NOT_ALLOWED, Localizable("Open this page in a window of its own."))
         )
@@ -61,7 +61,11 @@ def login() -> ResponseReturnValue:
 def check() -> ResponseReturnValue:
     """The browser goes on to the page above, with a ticket."""
     people = people_context(current_app)
-    if request.mimetype != FORM or not is_form_post(visitor()) or not people.callers.is_private(visitor()):
+    if (
+        request.mimetype != FORM
+        or not is_form_post(client_info())
+        or not people.callers.is_private(client_info())
+    ):
         raise RequestRefused(
             HttpProblem(
                 ProblemKind.BAD_REQUEST,
@@ -108,7 +112,7 @@ def _signed_out(issuer: OpenIdIssuer, place: str) -> Response:
 def _by_password(form: str, next: str) -> Response:
     people = people_context(current_app)
     name, password = request.form.get("name", ""), request.form.get("password", "")
-    user = people.sign_in.by_password(people.callers.address(visitor()), name, password)
+    user = people.sign_in.by_password(people.callers.address(client_info()), name, password)
     if user is None:
         return _again(form, 403, _WRONG, next)
     return _to_ticket(user, form, next)
@@ -125,7 +129,7 @@ def _by_link(form: str, code: str, next: str) -> Response:
         problem = Localizable("the two passwords differ")
     if problem:
         return _again(form, 422, sentence(problem), next, code=code, user=user)
-    user = people.sign_in.by_link(people.callers.address(visitor()), code, password)
+    user = people.sign_in.by_link(people.callers.address(client_info()), code, password)
     if user is None:
         return _again(form, 403, _USED, next)
     forget_first_login(context(current_app).settings, code)
@@ -139,7 +143,7 @@ def _to_ticket(user: str, form: str, next: str) -> Response:
 
 
 def _finish(ticket: str) -> Response:
-    people, caller = people_context(current_app), visitor()
+    people, caller = people_context(current_app), client_info()
     callers = people.callers
     begun = people.sign_in.finish(
         ticket,
@@ -164,7 +168,7 @@ def signed_in(begun: BegunSession) -> Response:
 
 
 def set_cookie(response: Response, name: str, value: str, lifetime: int) -> None:
-    callers, caller = people_context(current_app).callers, visitor()
+    callers, caller = people_context(current_app).callers, client_info()
     response.set_cookie(
         callers.cookie_name(caller, name),
         value,
@@ -180,7 +184,7 @@ def form_page(
     status: int = 200, problem: str = "", next: str = "/-/", code: str = "", user: str = ""
 ) -> Response:
     """The page with a form for this browser, which gets a cookie for it."""
-    people, caller = people_context(current_app), visitor()
+    people, caller = people_context(current_app), client_info()
     cookie = people.callers.cookie(caller, LOGIN)
     response = _again(
         form_of(cookie or (cookie := secrets.token_urlsafe(32))), status, problem, next, code, user

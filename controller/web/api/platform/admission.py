@@ -23,7 +23,7 @@ from controller.web.auth.audit import write_down
 from controller.web.auth.people import Callers, is_window
 from controller.web.auth.promises import settle
 from controller.web.auth.rules import RouteRule, rule_of
-from controller.web.context import context, people_context, visitor
+from controller.web.context import client_info, context, people_context
 from controller.web.dry_run import is_dry_run
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 
@@ -74,7 +74,7 @@ def note_nothing() -> None:
 def record_act(who: str, via: str, act: str, subject: str = "", detail: str = "") -> None:
     """Write down what a person did."""
     people = people_context(current_app)
-    address = people.callers.address(visitor())
+    address = people.callers.address(client_info())
     write_down(people.store, AuditEntry(time.time(), who, via, act, subject, detail, address))
 
 
@@ -87,7 +87,7 @@ def _admit() -> ResponseReturnValue | None:
             ControllerError
         ):  # nobody is somebody without that database; the admin token needs none
             settle(people_context(current_app).store, context(current_app).store, time.time())
-    caller, who = visitor(), None
+    caller, who = client_info(), None
     if not rule.act.is_open:
         who = _caller(people_context(current_app).callers, caller, rule)
     g.principal = who

@@ -7,14 +7,16 @@ from flask import Response, current_app, request
 from controller.domain.errors import Stalled
 from controller.web.api.platform.refusals import refusal
 from controller.web.api.platform.stored import StoredPlatform
-from controller.web.context import context, people_context, principal, visitor
+from controller.web.context import client_info, context, people_context, principal
 from controller.web.problems import HttpProblem, ProblemKind, RequestRefused
 from controller.web.responses import problem_response, store_failed
 
 
 def callers_platform() -> StoredPlatform:
     store, settings = context(current_app)
-    return StoredPlatform(store, settings, principal(), people_context(current_app).callers.url(visitor()))
+    return StoredPlatform(
+        store, settings, principal(), people_context(current_app).callers.url(client_info())
+    )
 
 
 def answer_stalled(error: Stalled) -> Response:

@@ -207,18 +207,18 @@ class LiveEndpoints:
     async def _events(self, scope: Message, name: str | None, send: Send) -> None:
         """Answer as soon as there are events with id > `after`, at the latest after `wait` seconds. With `follow`,
         send events with id > `after` (or `Last-Event-ID`), then each new one, until the caller disconnects."""
-        visitor, query = client_info_of(scope), QueryParameters.of(scope["query_string"])
-        platform = await self._admit(visitor, name)
+        client, query = client_info_of(scope), QueryParameters.of(scope["query_string"])
+        platform = await self._admit(client, name)
         if name is not None:
             platform.app_of_events(name)
         if not query.flag("follow"):
             await self._some_events(scope, platform, name, send)
             return
-        seen = visitor.headers.get("last-event-id")
+        seen = client.headers.get("last-event-id")
         after = query.number("after", 0) if seen is None else whole("Last-Event-ID", seen)
         stream = EventStream(send)
         await stream.start()
-        await self._follow(stream, visitor, name, after)
+        await self._follow(stream, client, name, after)
         await stream.end()
 
     async def _some_events(
@@ -233,8 +233,8 @@ class LiveEndpoints:
 
         await _send_json(send, {"events": await self._in_time(scope, ask)})
 
-    async def _follow(self, stream: EventStream, visitor: ClientInfo, name: str | None, after: int) -> None:
-        async for platform in self._while_admitted(visitor, name):
+    async def _follow(self, stream: EventStream, client: ClientInfo, name: str | None, after: int) -> None:
+        async for platform in self._while_admitted(client, name):
             events = platform.events(name, after)
             for event in events:
                 after = event["id"]
@@ -243,25 +243,25 @@ class LiveEndpoints:
                 await self._news(KEEP_ALIVE)
                 await stream.keep_open()
 
-    async def _while_admitted(self, visitor: ClientInfo, app: str | None) -> AsyncIterator[StoredPlatform]:
+    async def _while_admitted(self, client: ClientInfo, app: str | None) -> AsyncIterator[StoredPlatform]:
         """Yield for each round of a stream, until the worker stops or the caller may not see the app any more: the
         answer has begun then, so it can only end."""
         admitted, platform = 0.0, None
         while not self._watch.stopping:
             if platform is None or time.monotonic() - admitted > KEEP_ALIVE:
                 try:
-                    platform = await self._admit(visitor, app)
+                    platform = await self._admit(client, app)
                 except RequestRefused:
                     return
                 admitted = time.monotonic()
             yield platform
 
-    async def _admit(self, visitor: ClientInfo, app: str | None) -> StoredPlatform:
+    async def _admit(self, client: ClientInfo, app: str | None) -> StoredPlatform:
         """Return the platform as this caller sees it. Raises RequestRefused. Asked for again while a stream lasts,
         since sessions, tokens and roles end."""
-        who = await asyncio.to_thread(self._callers.identify, visitor)
+        who = await asyncio.to_thread(self._callers.identify, client)
         if who is None:
-            log_refused(visitor, self._settings.web)
+            log_refused(client, self._settings.web)
         judge(who, Act.LIST if app is None else Act.SEE, app or "")
         return StoredPlatform(self._store, self._settings, who)
 
@@ -269,9 +269,9 @@ class LiveEndpoints:
 
     async def _log(self, scope: Message, name: str, send: Send, component: str | None = None) -> None:
         """Send a component's log as text, or as events with its lines. The disk is read in a thread."""
-        visitor, query = client_info_of(scope), _log_query(QueryParameters.of(scope["query_string"]))
+        client, query = client_info_of(scope), _log_query(QueryParameters.of(scope["query_string"]))
         query = replace(query, component=component or query.component)
-        platform = await self._admit(visitor, name)
+        platform = await self._admit(client, name)
         cursor = await asyncio.to_thread(platform.log, name, query)
         if not query.follow:
             await _start(send, 200, b"text/plain; charset=utf-8", (b"cache-control", b"no-store"))
@@ -279,22 +279,22 @@ class LiveEndpoints:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        if (last := visitor.headers.get("last-event-id")) is not None:
+        if (last := client.headers.get("last-event-id")) is not None:
             try:
                 cursor.resume(last)
             except ValueError as error:
                 raise RequestRefused(HttpProblem(ProblemKind.BAD_REQUEST, f"{error}.")) from error
         stream = EventStream(send)
         await stream.start()
-        await self._follow_log(stream, visitor, name, cursor)
+        await self._follow_log(stream, client, name, cursor)
         await stream.end()
 
     async def _follow_log(
-        self, stream: EventStream, visitor: ClientInfo, name: str, cursor: LogCursor
+        self, stream: EventStream, client: ClientInfo, name: str, cursor: LogCursor
     ) -> None:
         """Send complete lines."""
         told = time.monotonic()
-        async for _ in self._while_admitted(visitor, name):
+        async for _ in self._while_admitted(client, name):
             piece = await asyncio.to_thread(cursor.take)
             length = whole_lines(piece, len(piece) == PIECE)
             if piece and not length and await asyncio.to_thread(cursor.has_later):
