@@ -17,7 +17,7 @@ import uvloop
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 _STATUS = int(sys.argv[1]) if len(sys.argv) > 1 else 503
 _ANSWER = b"HTTP/1.1 %d Status\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % _STATUS
-PATIENCE = 5.0  # seconds for a body, as the platform has for one that it refuses
+BODY_TIMEOUT = 5.0  # seconds for a body, as the platform has for one that it refuses
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -26,7 +26,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.write(_ANSWER)
         length = _LENGTH.search(head)
         left = int(length[1]) if length else 0
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(BODY_TIMEOUT):
             while left > 0 and (data := await reader.read(min(left, 2**18))):
                 left -= len(data)
     writer.close()

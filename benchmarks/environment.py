@@ -37,7 +37,7 @@ BODY = json.dumps(
 PORT = 8002
 IDENTITY = ("-c", "user.name=bench", "-c", "user.email=bench@example.org")
 PAUSE = 0.002  # seconds between two looks of one who waits
-PATIENCE = 60.0  # seconds after which waiting has failed
+WAIT_LIMIT = 60.0  # seconds after which waiting has failed
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ def answer(offset: int = 0) -> bytes:
 
 
 def wait_for(what: str, look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_LIMIT
     while not look():
         if time.monotonic() > deadline:
-            raise LoadFailed(f"waited {PATIENCE:g} s in vain for {what}")
+            raise LoadFailed(f"waited {WAIT_LIMIT:g} s in vain for {what}")
         time.sleep(PAUSE)
 
 
@@ -276,7 +276,7 @@ class Adder(Module):
         """Commit and push what lies in the tree, and return the revision."""
         self._git("add", "--all")
         self._git(*IDENTITY, "commit", "--quiet", "--message", "As it is")
-        if self.begin_push().wait(PATIENCE):
+        if self.begin_push().wait(WAIT_LIMIT):
             raise LoadFailed("git push failed")
         return self._git("rev-parse", "HEAD").strip()
 
@@ -287,7 +287,7 @@ class Adder(Module):
         """The version, pushed and ready."""
         revision = self.commit(offset)
         process = self.begin_push()
-        if process.wait(PATIENCE):
+        if process.wait(WAIT_LIMIT):
             raise LoadFailed(f"git push failed with {process.returncode}")
         self._platform.until_ready(self.app, revision)
         return self.target(offset)

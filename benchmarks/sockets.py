@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from statistics import median, quantiles
 
-from benchmarks.environment import PATIENCE, PROCESSORS, Adder, Environment, running_platform
+from benchmarks.environment import PROCESSORS, WAIT_LIMIT, Adder, Environment, running_platform
 from benchmarks.figures import Section, in_turns
 from benchmarks.load import LoadFailed, Target, connect
 
@@ -71,7 +71,7 @@ def measure(ground: Environment) -> Section:
 def opened(target: Target) -> socket.socket:
     """Return a connection after the handshake. Raises LoadFailed."""
     line = connect(target.address)
-    line.settimeout(PATIENCE)
+    line.settimeout(WAIT_LIMIT)
     key = base64.b64encode(os.urandom(16)).decode()
     fields = (
         f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"

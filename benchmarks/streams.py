@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from statistics import median
 
-from benchmarks.environment import PATIENCE, PROCESSORS, Adder, Environment, running_platform
+from benchmarks.environment import PROCESSORS, WAIT_LIMIT, Adder, Environment, running_platform
 from benchmarks.figures import Section, in_turns
 from benchmarks.load import LoadFailed, Target, connect
 from controller.domain import labels
@@ -84,7 +84,7 @@ def _timed(first: partial[float], count: int) -> float:
 
 def _first(connection: socket.socket, target: Target) -> float:
     """The seconds from the request to the first word; the rest of the stream is read, too."""
-    connection.settimeout(PATIENCE)
+    connection.settimeout(WAIT_LIMIT)
     begun = time.perf_counter()
     connection.sendall(target.request)
     reply, at = b"", 0.0

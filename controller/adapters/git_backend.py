@@ -57,8 +57,8 @@ class GitBackend:
         process = self._start(connection, exchange, path)
         relay = threading.Thread(target=_relay, args=(process, connection), name="output", daemon=True)
         relay.start()
-        patience = LEAVING if exchange.service.writes else 0.0
-        code, told = _Supervision(process, connection, hurry, patience).until_the_end()
+        grace = LEAVING if exchange.service.writes else 0.0
+        code, told = _Supervision(process, connection, hurry, grace).until_the_end()
         relay.join(LINGERING)
         with suppress(OSError):  # children of hooks may hold the output, and the caller waits for the end
             connection.shutdown(socket.SHUT_RDWR)
@@ -169,7 +169,7 @@ class _Supervision:
         process: subprocess.Popen[bytes],
         connection: socket.socket,
         hurry: threading.Event,
-        patience: float,
+        grace: float,
     ) -> None:
         assert process.stderr is not None
         self._process = process
@@ -178,7 +178,7 @@ class _Supervision:
         self._told = b""
         self._deadline = NEVER
         self._hurry = hurry
-        self._patience = patience
+        self._grace = grace
         self._signals = iter((signal.SIGTERM, signal.SIGKILL))
 
     def until_the_end(self) -> tuple[int, str]:
@@ -205,7 +205,7 @@ class _Supervision:
                 self._hear(watched)
             elif descriptor == self._connection.fileno() and event:
                 watched.unregister(descriptor)
-                self._deadline = time.monotonic() + self._patience
+                self._deadline = time.monotonic() + self._grace
         if time.monotonic() >= self._deadline or (self._hurry.is_set() and self._deadline == NEVER):
             with suppress(ProcessLookupError, StopIteration):
                 os.killpg(self._process.pid, next(self._signals))

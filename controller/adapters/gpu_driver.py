@@ -21,8 +21,8 @@ _WORDS: Final = {
     NOT_INSTALLED: Localizable("nvidia-ml-py is not installed"),
     NO_LIBRARY: Localizable("libnvidia-ml.so.1 of NVIDIA's driver is not installed"),
 }
-PATIENCE: Final = 10.0  # seconds for the answer
-MOST: Final = 2**20  # bytes of it
+ANSWER_TIMEOUT: Final = 10.0  # seconds
+MOST: Final = 2**20  # bytes of an answer
 #: `-P` keeps Python from importing modules of the current folder.
 PROGRAM: Final = (sys.executable, "-P", "-m", "controller.adapters.nvml")
 
@@ -34,11 +34,11 @@ class GpuDriver:
     def __init__(
         self,
         program: Sequence[str] = PROGRAM,
-        patience: float = PATIENCE,
+        timeout: float = ANSWER_TIMEOUT,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._program = program
-        self._patience = patience
+        self._timeout = timeout
         self._clock = clock
         self._hanging: subprocess.Popen[bytes] | None = None
 
@@ -52,11 +52,11 @@ class GpuDriver:
         except OSError as error:
             return self._silent(Localizable("the driver cannot be asked: {error}", error=error))
         try:
-            content, _ = process.communicate(timeout=self._patience)
+            content, _ = process.communicate(timeout=self._timeout)
         except subprocess.TimeoutExpired:
             self._give_up(process)
             return self._silent(
-                Localizable("the driver has not answered within {patience} s", patience=self._patience)
+                Localizable("the driver has not answered within {patience} s", patience=self._timeout)
             )
         if process.returncode:
             return self._silent(

@@ -37,7 +37,7 @@ LONG_POLL = 20  # seconds that the platform may hold back a response
 TIMEOUT = 10.0  # additional seconds
 RETRIES, PAUSE = 5, 1.0  # while the platform restarts, say
 NEW = 600.0  # seconds for which a repository counts as new
-PATIENCE = 30.0  # seconds in which the platform should know a new one, however busy the host is
+ANNOUNCE_TIMEOUT = 30.0  # seconds in which the platform should know a new one, however busy the host is
 DELETED = "0" * 40
 BLOCK = 64  # bytes of a block of SHA-256
 WORDS = 8  # characters of an event that the last line need not repeat
@@ -265,13 +265,13 @@ def quoted(text: str) -> str:
 
 
 def announce(
-    platform: PlatformClient, pushed: list[str], patience: float, pause: float = PAUSE
+    platform: PlatformClient, pushed: list[str], timeout: float, pause: float = PAUSE
 ) -> list[tuple[str, str]]:
-    """Announce every ref, and return the ids of deliveries to wait for, each with its ref. `patience` is in seconds in
+    """Announce every ref, and return the ids of deliveries to wait for, each with its ref. `timeout` is in seconds in
     which the platform may not know the repository yet.
     """
     deliveries = []
-    until = time.monotonic() + patience
+    until = time.monotonic() + timeout
     for line in pushed:
         before, after, ref = line.split(" ", 2)
         answer = accepted(platform, (before, after, ref), until, pause)
@@ -309,7 +309,7 @@ def patience_with(repository: str) -> float:
     platform folder is written.
     """
     age = time.time() - os.stat(os.path.join(repository, CONFIG)).st_mtime
-    return PATIENCE if age < NEW else 0.0
+    return ANNOUNCE_TIMEOUT if age < NEW else 0.0
 
 
 def follow(platform: PlatformClient, delivery: str, ref: str, deadline: float) -> None:

@@ -41,7 +41,7 @@ SEGMENTS: Final = 16  # of the bound of an app, at most
 SMALLEST: Final = 2**16  # bytes of a segment
 MOST_CONTAINERS: Final = 5  # of one component whose logs are kept
 MARK_EVERY: Final = 1.0  # seconds
-PATIENCE: Final = 5.0  # seconds to wait for the reader when a container is removed
+READER_TIMEOUT: Final = 5.0  # seconds to wait for the reader when a container is removed
 _FULL: Final = 2**62  # LogFile shall not cut: segments are shorter
 
 #: The Secrets of an app; None before they are known.
@@ -182,7 +182,7 @@ class ComponentLogs:
 
     def finish(self, id: str) -> None:
         """Read the rest of a container that has stopped and is about to be removed. Called by other threads."""
-        if not self._lock.acquire(timeout=PATIENCE):
+        if not self._lock.acquire(timeout=READER_TIMEOUT):
             log.warning("the end of a log was not kept: the reader was busy", extra={"container": id[:12]})
             return
         try:

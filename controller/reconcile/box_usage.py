@@ -33,7 +33,7 @@ LATE = 3600.0  # seconds that an upload may take to arrive, if it began before i
 _POLL = 0.5  # seconds between checks of the records: one query of some 20 µs
 _RETRY = 5.0  # seconds before a storage that did not answer is called again
 _SHORTEST = 1.0  # seconds between two listings of one bucket
-_PATIENCE = 0.1  # the pause while uploads are awaited, as a share of the time since they were announced
+_UPLOAD_PAUSE = 0.1  # the pause while uploads are awaited, as a share of the time since they were announced
 # For changes that are not announced: a link that is used twice, a container with its own account, a person at
 # the storage. The app's own passes see such a change of a model within a minute; for a capacity, ten minutes
 # keep a listing of 300,000 files (about a minute) to a tenth of the time.
@@ -143,7 +143,7 @@ def next_look(record: BoxRecord, last: LastScan) -> float:
     if record.changed >= record.measured:
         return last.ended + rest
     if last.waiting:
-        return last.ended + max(rest, min(_IDLE, _PATIENCE * (last.ended - record.changed)))
+        return last.ended + max(rest, min(_IDLE, _UPLOAD_PAUSE * (last.ended - record.changed)))
     if record.state is BoxState.KEPT:  # no user can reach it, and a storage should not be started for it
         return math.inf
     return last.ended + max(rest, _IDLE)

@@ -26,7 +26,7 @@ from controller.runner.folders import RunFolders
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 20.0  # seconds for counting the files of one run
+COUNT_TIMEOUT = 20.0  # seconds for counting the files of one run
 _NAMES = 500  # of folders in one call of `du`
 
 
@@ -34,7 +34,7 @@ class Uncountable(Exception):
     """Counting took too long."""
 
 
-def counted(folder: Path, patience: float = PATIENCE) -> int:
+def counted(folder: Path, timeout: float = COUNT_TIMEOUT) -> int:
     """Return the bytes of a run's outputs and logs. Inputs do not count: they are files of boxes, which have
     a capacity, and links to models that others use, too. Raises Uncountable.
     """
@@ -46,7 +46,7 @@ def counted(folder: Path, patience: float = PATIENCE) -> int:
     for place in range(0, len(names), _NAMES):
         command = ["du", "-scxB1", "--", *names[place : place + _NAMES]]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=patience, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
             raise Uncountable from None
         last = done.stdout.splitlines()[-1:] or [b"0"]
@@ -125,7 +125,7 @@ class Disk:
             except Uncountable:
                 refused[run.id] = Localizable(
                     "its files cannot be counted within {patience} s: they are too many",
-                    patience=format(PATIENCE, ".0f"),
+                    patience=format(COUNT_TIMEOUT, ".0f"),
                 )
 
     def _too_much_beside(self, active: Iterable[Run]) -> dict[str, str]:

@@ -227,10 +227,10 @@ class WebhookDispatcher:
 
     # --- what became of it -------------------------------------------------------------------------------------
 
-    def _collect(self, patience: float) -> None:
-        """Collect results, waiting up to `patience` seconds for the first."""
+    def _collect(self, timeout: float) -> None:
+        """Collect results, waiting up to `timeout` seconds for the first."""
         try:
-            self._unwritten.append(self._results.get(timeout=patience))
+            self._unwritten.append(self._results.get(timeout=timeout))
             while True:
                 self._unwritten.append(self._results.get_nowait())
         except queue.Empty:

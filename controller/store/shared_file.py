@@ -34,7 +34,7 @@ FILE_MODE = 0o660
 JOURNAL_MODE = 0o600
 _UNBOUNDED = {"caller_keys"}  # in a file of one year; the daemon does not read them
 _CARRIED = 10_000  # rows of a table
-_PATIENCE = 5.0  # seconds for reading a file that may be damaged
+_READ_TIMEOUT = 5.0  # seconds for reading a file that may be damaged
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0  # seconds
 _SOON = 3600.0  # seconds between two times
 _LOGS = ("-wal", "-shm")
@@ -287,7 +287,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=0.0, isolation_level=None)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     connection.execute("PRAGMA trusted_schema = OFF")
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _READ_TIMEOUT
     connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
     return connection
 

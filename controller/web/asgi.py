@@ -113,7 +113,7 @@ TRANSFERS = 60.0  # seconds that file transfers get when a worker stops
 PASSES, PASSES_EACH = 32, 8  # passes that are checked at once, and of them for one API
 DESCRIBED = (b"/openapi.json", b"/docs")  # paths for which a platform server gets the security schemes
 NOT_YET = (Reason.STATE_MISSING, Reason.STATE_UNWRITABLE, Reason.STATE_BUSY, Reason.STATE_SET_ASIDE)
-PATIENCE, LOOK = 60.0, 0.1  # seconds to wait for the daemon, and between two checks
+STORE_TIMEOUT, STORE_PAUSE = 60.0, 0.1  # seconds to wait for the daemon, and between two checks
 PERIOD = 5.0  # seconds, as often as the daemon looks at what apps take of their shares
 CALLER_LEFT = 499  # counted as this; nobody sees it
 
@@ -166,13 +166,13 @@ class Application:
 async def _store_once_made(path: Path) -> SqliteStore:
     """Open the store once the daemon has created or migrated it, which takes a moment after an installation
     or upgrade."""
-    for _ in range(int(PATIENCE / LOOK)):
+    for _ in range(int(STORE_TIMEOUT / STORE_PAUSE)):
         try:
             return open_guest_store(path)
         except ControllerError as error:
             if error.reason not in NOT_YET:
                 raise
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(STORE_PAUSE)
     return open_guest_store(path)
 
 

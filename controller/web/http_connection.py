@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from typing import cast
 
 LOW_WATER = 512 * 1024  # bytes that are waited for while many come
-PATIENCE = 0.02  # seconds that they are waited for
+MORE_TIMEOUT = 0.02  # seconds after which fewer bytes are enough
 
 
 class HttpConnection(asyncio.Protocol):
@@ -201,7 +201,7 @@ class HttpConnection(asyncio.Protocol):
         """Wait for many bytes, since a wake-up for a few of them costs more than moving them; after a short
         time any number suffices."""
         self._wait_for(min(most, LOW_WATER))
-        timer = self._loop.call_later(PATIENCE, self._wait_for, 1)
+        timer = self._loop.call_later(MORE_TIMEOUT, self._wait_for, 1)
         self._loop.add_reader(self._descriptor, self._wake)
         try:
             await self._wait()

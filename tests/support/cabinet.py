@@ -32,7 +32,7 @@ from tests.support.stores import open_store
 LIMITS: Final = SessionLimits(3600.0, 86400.0)
 DESKTOP: Final = {"width": 1280, "height": 800}
 PHONE: Final = {"width": 360, "height": 740}
-PATIENCE: Final = 60_000  # milliseconds within which a page is as expected, also on a busy machine
+WAIT_LIMIT: Final = 60_000  # milliseconds within which a page is as expected, also on a busy machine
 #: Route -> address, and who looks: "boss" is an administrator, "" is nobody.
 PAGES: Final[Mapping[str, tuple[str, str]]] = {
     "/-/": ("/-/", "boss"),
@@ -105,7 +105,7 @@ class Cabinet:
             reduced_motion="reduce",
         )
         try:
-            context.set_default_timeout(PATIENCE)
+            context.set_default_timeout(WAIT_LIMIT)
             if who:
                 context.add_cookies([self._cookie(SESSION, self.session(who))])
             page = context.new_page()
@@ -147,7 +147,7 @@ class Cabinet:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=WAIT_LIMIT)
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(
             executable_path=browser(), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]

@@ -32,7 +32,7 @@ Json = dict[str, Any]
 GROUPS: Final = Path("/sys/fs/cgroup")
 _AT_ONCE: Final = 8  # containers that the engine is asked about
 _LONGEST: Final = 4096  # bytes of what a program in a container may print
-_PATIENCE: Final = 3.0  # seconds for it
+_SMI_TIMEOUT: Final = 3.0  # seconds
 _SMI: Final = (
     "nvidia-smi",
     "--query-gpu=utilization.gpu,memory.used",
@@ -70,7 +70,7 @@ class UseMeter:
     def _gpus(self, container: str) -> tuple[float | None, float | None]:
         if container in self._silent:
             return None, None
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _SMI_TIMEOUT
         try:
             return read_smi(self._printed(container, deadline))
         except (docker.errors.APIError, requests.RequestException, OSError):
@@ -79,7 +79,7 @@ class UseMeter:
             return None, None
 
     def _printed(self, container: str, deadline: float) -> str:
-        client = self._connection.client_with(_PATIENCE)
+        client = self._connection.client_with(_SMI_TIMEOUT)
         made = client.exec_create(container, list(_SMI), stderr=False)
         printed = b""
         for piece in client.exec_start(made["Id"], stream=True):

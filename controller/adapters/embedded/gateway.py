@@ -34,7 +34,7 @@ class GatewayTiming:
     """All in seconds."""
 
     start: float = 30.0  # until the first response; with millions of files it reads its metadata for a while
-    patience: float = 10.0  # that a caller waits for a start
+    caller_wait: float = 10.0  # that a caller waits for a start
     tick: float = 5.0  # between checks of the log, the disk, and whether it answers
     silence: float = 60.0  # without a response: it hangs, and is ended
     first_pause: float = 0.2  # before it is restarted; doubled each time that it dies young
@@ -91,7 +91,7 @@ class GatewayProcess:
             if self._thread is None and self._state is not GatewayState.CLOSED:
                 self._thread = threading.Thread(target=self._supervise, name="storage", daemon=True)
                 self._thread.start()
-            self._changed.wait_for(lambda: self._state is not GatewayState.STARTING, self._timing.patience)
+            self._changed.wait_for(lambda: self._state is not GatewayState.STARTING, self._timing.caller_wait)
             if self._state is not GatewayState.SERVING:
                 raise self._fault
 

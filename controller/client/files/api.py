@@ -73,9 +73,9 @@ class GroupMoved:
 
 
 class FilesApi:
-    def __init__(self, server: ServerClient, patience: RetryPolicy) -> None:
+    def __init__(self, server: ServerClient, retry_policy: RetryPolicy) -> None:
         self._server = server
-        self._patience = patience
+        self._retry_policy = retry_policy
 
     def boxes(self, app: BoxAddress) -> tuple[RemoteBox, ...]:
         found = self._ask("GET", app, f"cannot list the boxes of {app.app}")
@@ -144,7 +144,7 @@ class FilesApi:
                 more = bool(found["more"])
             yield step
             if more and not step.moved:
-                self._patience.pause(_COUNTING)
+                self._retry_policy.pause(_COUNTING)
 
     def begin(self, file: BoxAddress, size: int) -> UploadStatus:
         found = self._ask("POST", file, f"cannot write {file}", {"uploads": "", "size": str(size)})
@@ -181,7 +181,7 @@ class FilesApi:
         query: dict[str, str] | None = None,
         long: bool = False,
     ) -> Any:
-        return self._patience.retry(lambda: self._ask_once(method, address, doing, query, long))
+        return self._retry_policy.retry(lambda: self._ask_once(method, address, doing, query, long))
 
     def _ask_once(
         self,

@@ -41,15 +41,15 @@ class FilesClient:
         self,
         authorization: Authorization,
         cache: Path | None = None,
-        patience: RetryPolicy | None = None,
+        retry_policy: RetryPolicy | None = None,
         parts_from: int = PARTS_FROM,
         ca_file: str = "",
     ) -> None:
         cache = cache or cache_folder()
-        self._patience = patience or RetryPolicy()
+        self._retry_policy = retry_policy or RetryPolicy()
         self._connections = new_pool(ca_file)
         self._links = LinkTransport(self._connections)
-        self._api = FilesApi(ServerClient(self._connections, authorization, FILES), self._patience)
+        self._api = FilesApi(ServerClient(self._connections, authorization, FILES), self._retry_policy)
         self._uploads = ResumeState(cache / "uploads.json")
         self._downloads = ResumeState(cache / "downloads.json")
         self._pool = ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="part")
@@ -68,7 +68,7 @@ class FilesClient:
 
     def stop(self) -> None:
         """End all transfers; the next command can resume them."""
-        self._patience.stop()
+        self._retry_policy.stop()
 
     def boxes(self, app: BoxAddress) -> tuple[RemoteBox, ...]:
         return self._api.boxes(app)
@@ -78,7 +78,7 @@ class FilesClient:
 
     def find(self, file: BoxAddress) -> RemoteFile:
         """Return a file. Raises Stalled `FileNotFound`."""
-        return self._patience.retry(lambda: self._api.find(file)[0])
+        return self._retry_policy.retry(lambda: self._api.find(file)[0])
 
     def remove(self, file: BoxAddress) -> None:
         """Remove a file. Raises Stalled `FileNotFound`."""
@@ -112,9 +112,9 @@ class FilesClient:
         `FilesApi` and `LinkTransport`, and Stalled `LocalFileUnusable`, `ChecksumMismatch`.
         """
         with opened(target) as sink:
-            moved = self._patience.watched(moved)
+            moved = self._retry_policy.watched(moved)
             return Download(
-                self._api, self._links, self._patience, self._downloads, source, sink, moved
+                self._api, self._links, self._retry_policy, self._downloads, source, sink, moved
             ).run()
 
     def upload(
@@ -132,13 +132,13 @@ class FilesClient:
                     shutil.copyfileobj(stream, file)
                 return self.upload(path, target, moved)
         with LocalFile.open(source) as file:
-            moved = self._patience.watched(moved)
+            moved = self._retry_policy.watched(moved)
             if file.size < self._parts_from:
-                return put_whole(self._api, self._links, self._patience, file, target, moved)
+                return put_whole(self._api, self._links, self._retry_policy, file, target, moved)
             return PartUpload(
                 self._api,
                 self._links,
-                self._patience,
+                self._retry_policy,
                 self._uploads,
                 self._pool,
                 file,

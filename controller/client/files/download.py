@@ -27,7 +27,7 @@ class Download:
 
     api: FilesApi
     links: LinkTransport
-    patience: RetryPolicy
+    retry_policy: RetryPolicy
     memory: ResumeState
     address: BoxAddress
     sink: DownloadTarget
@@ -39,7 +39,7 @@ class Download:
         self.etag = self.memory.recall(self.sink.key) if self.sink.key else ""
         self.moved(self.sink.size)
         try:
-            found = self.patience.retry(self._attempt, lambda: self.sink.size)
+            found = self.retry_policy.retry(self._attempt, lambda: self.sink.size)
             self.sink.finish()
         except BaseException:
             if self.sink.size < RESUME_FROM:

@@ -31,7 +31,7 @@ _LOST = (Reason.LOCAL_FILE_CHANGED, Reason.FILE_NOT_FOUND)
 def put_whole(
     api: FilesApi,
     links: LinkTransport,
-    patience: RetryPolicy,
+    retry_policy: RetryPolicy,
     file: LocalFile,
     address: BoxAddress,
     moved: Moved,
@@ -43,7 +43,7 @@ def put_whole(
         sending = SendingFile(file, 0, file.size, moved)
         return _send(links, link, sending, digest, address, content_type_of(address.name))
 
-    etag = patience.retry(attempt)
+    etag = retry_policy.retry(attempt)
     file.check_unchanged()
     return RemoteFile(address.name, file.size, etag)
 
@@ -80,7 +80,7 @@ class PartUpload:
 
     api: FilesApi
     links: LinkTransport
-    patience: RetryPolicy
+    retry_policy: RetryPolicy
     memory: ResumeState
     pool: ThreadPoolExecutor
     file: LocalFile
@@ -156,7 +156,7 @@ class PartUpload:
             failed.set()
             raise
         except BaseException:  # Ctrl-C
-            self.patience.stop()
+            self.retry_policy.stop()
             raise
         finally:
             for part in parts:
@@ -180,7 +180,7 @@ class PartUpload:
             link = self.api.part_link(self.address, upload.id, number)
             return _send(self.links, link, SendingFile(self.file, start, length, moved), digest, self.address)
 
-        return digest, self.patience.retry(attempt)
+        return digest, self.retry_policy.retry(attempt)
 
     def _complete(self, upload: UploadStatus, etag: str) -> RemoteFile:
         try:
@@ -189,7 +189,7 @@ class PartUpload:
             if error.reason != Reason.FILE_NOT_FOUND:
                 raise
             # It may be complete already, and only the response was lost.
-            found, _ = self.patience.retry(lambda: self.api.find(self.address))
+            found, _ = self.retry_policy.retry(lambda: self.api.find(self.address))
             if found.size != self.file.size or (etag and found.etag != etag):
                 raise
             return found

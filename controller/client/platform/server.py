@@ -55,7 +55,7 @@ class ServerPlatform:
         url: str,
         authorization: Authorization,
         ca_file: str = "",
-        patience: RetryPolicy | None = None,
+        retry_policy: RetryPolicy | None = None,
         dry_run: bool = False,
     ) -> None:
         self.url = url.rstrip("/")
@@ -64,13 +64,13 @@ class ServerPlatform:
         self.version = ""  # of the server, "" before it has answered
         self._pool = new_pool(ca_file)
         self._server = ServerClient(self._pool, authorization, platform_meanings(), self._note)
-        self._patience = patience or RetryPolicy()
+        self._retry_policy = retry_policy or RetryPolicy()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._patience.stop()
+        self._retry_policy.stop()
         self._pool.clear()
 
     def _note(self, headers: Mapping[str, str]) -> None:
@@ -325,7 +325,7 @@ class ServerPlatform:
             with self._server.meaning.understood(doing):
                 return told(answer.document)
 
-        return self._patience.retry(ask)
+        return self._retry_policy.retry(ask)
 
     def change(
         self,

@@ -32,20 +32,20 @@ class RunsClient:
     def __init__(
         self,
         authorization: Authorization,
-        patience: RetryPolicy | None = None,
+        retry_policy: RetryPolicy | None = None,
         long_patience: RetryPolicy | None = None,
         ca_file: str = "",
     ) -> None:
         self._connections = new_pool(ca_file)
         self._server = ServerClient(self._connections, authorization, RUNS)
-        self._patience = patience or RetryPolicy()
+        self._retry_policy = retry_policy or RetryPolicy()
         self._long_patience = long_patience or RetryPolicy(LONG_BACKOFF, LONG_RETRIES)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._patience.stop()
+        self._retry_policy.stop()
         self._long_patience.stop()
         self._connections.clear()
 
@@ -106,7 +106,7 @@ class RunsClient:
     def log(self, run: RunAddress, stage: str, attempt: int | None, tell: Callable[[bytes], None]) -> None:
         """Read the log as it is, byte by byte."""
         reading = LogReader(self._server, RemoteStageLog(run, stage, attempt), tell)
-        self._patience.retry(reading.go_on, lambda: reading.offset)
+        self._retry_policy.retry(reading.go_on, lambda: reading.offset)
 
     def follow(
         self, run: RunAddress, stage: str, attempt: int | None, tell: Callable[[LogPiece], None]
@@ -124,7 +124,7 @@ class RunsClient:
     def _ask(
         self, method: str, url: str, doing: str, query: Mapping[str, str] | None = None, **rest: Any
     ) -> ServerResponse:
-        return self._patience.retry(lambda: self._server.ask(method, url, doing, query, **rest))
+        return self._retry_policy.retry(lambda: self._server.ask(method, url, doing, query, **rest))
 
     def _report(self, answer: ServerResponse, what: str) -> RunReport:
         with self._server.meaning.understood(what):

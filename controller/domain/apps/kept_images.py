@@ -87,13 +87,13 @@ def needs_of(
 
 
 def verdicts(
-    images: Iterable[KeptImage], needs: ImageNeeds, now: float, patience: float
+    images: Iterable[KeptImage], needs: ImageNeeds, now: float, minimum_age: float
 ) -> tuple[ImageVerdict, ...]:
     """Judge all images. `needs` has all apps that the platform knows: what they may still need, the daemon keeps and
-    removes with their changes. A build under way may have made an image that is younger than `patience` seconds, the
+    removes with their changes. A build under way may have made an image that is younger than `minimum_age` seconds, the
     longest that a build takes."""
     needed = frozenset(name for names in needs.values() for name in names)
-    return tuple(_verdict(each, needs, needed, now - patience) for each in images)
+    return tuple(_verdict(each, needs, needed, now - minimum_age) for each in images)
 
 
 def _verdict(image: KeptImage, needs: ImageNeeds, needed: frozenset[str], old: float) -> ImageVerdict:

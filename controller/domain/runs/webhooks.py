@@ -39,7 +39,7 @@ PAUSES: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0,
 #: The same for notifications, which are of use only while they are new: given up after four hours.
 NOTIFICATION_PAUSES: Final = (5.0, 15.0, 60.0, *(300.0,) * 47)
 LONGEST: Final = jittered(86400.0, 1.0)  # seconds; receivers cannot ask for more
-#: Seconds after which a message is of no use. A receiver that asks for more patience is not waited for.
+#: Seconds after which a message is of no use. A receiver that asks for a longer pause is not waited for.
 LIFETIME: Final = 3 * 86400.0
 NOTIFICATION_LIFETIME: Final = 4 * 3600.0
 

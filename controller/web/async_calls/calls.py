@@ -67,9 +67,9 @@ class AsyncCalls:
         self._dispatcher.begin_stop()
         self._news.stop()
 
-    async def stop(self, patience: float) -> None:
+    async def stop(self, timeout: float) -> None:
         self.begin_stop()
-        await self._dispatcher.stop(patience)
+        await self._dispatcher.stop(timeout)
         self._api.close()
         self._table.close()
 

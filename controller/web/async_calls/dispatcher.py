@@ -115,13 +115,13 @@ class CallDispatcher:
         self._stopping = True
         self._wake.set()
 
-    async def stop(self, patience: float) -> None:
+    async def stop(self, timeout: float) -> None:
         """Wait for the calls under way, and end the rest with an error."""
         self.begin_stop()
         if self._main is not None:
             await asyncio.wait([self._main])
         if self._underway:
-            await asyncio.wait(tuple(self._underway.values()), timeout=patience)
+            await asyncio.wait(tuple(self._underway.values()), timeout=timeout)
         for task in self._underway.values():
             task.cancel()
         if self._underway:

@@ -24,7 +24,7 @@ LIFETIME = 600.0  # of a key set; a key that the issuer withdraws counts no long
 STALE = 86_400.0  # the same while the issuer does not answer
 AGAIN = 60.0  # between two looks at an issuer of whom a key set is known
 RETRY = 5.0  # the same if none is
-PATIENCE = 20.0  # for a caller, even if all threads are busy
+CALLER_TIMEOUT = 20.0  # for a caller, even if all threads are busy
 
 FETCHERS = 4  # threads
 
@@ -47,12 +47,12 @@ class _IssuerEntry:
 
 
 class Issuers:
-    """The issuers of one gateway worker; used only on its event loop. `clock` in seconds, monotonic; `patience` in
+    """The issuers of one gateway worker; used only on its event loop. `clock` in seconds, monotonic; `timeout` in
     seconds."""
 
-    def __init__(self, clock: Callable[[], float], patience: float = PATIENCE) -> None:
+    def __init__(self, clock: Callable[[], float], timeout: float = CALLER_TIMEOUT) -> None:
         self._clock = clock
-        self._patience = patience
+        self._timeout = timeout
         self._entries: dict[str, _IssuerEntry] = {}
         self._threads = ThreadPoolExecutor(FETCHERS, thread_name_prefix="issuer")
 
@@ -83,7 +83,7 @@ class Issuers:
             entry.fetch = asyncio.get_running_loop().run_in_executor(self._threads, fetch_keys, issuer)
             entry.fetch.add_done_callback(lambda fetch: self._store_keys(issuer, entry, fetch))
         # Unlike `wait_for`, it neither raises nor cancels the fetch when this caller disconnects.
-        await asyncio.wait([entry.fetch], timeout=self._patience)
+        await asyncio.wait([entry.fetch], timeout=self._timeout)
 
     def _store_keys(self, issuer: str, entry: _IssuerEntry, fetch: asyncio.Future[KeySet]) -> None:
         entry.fetch, entry.tried = None, self._clock()

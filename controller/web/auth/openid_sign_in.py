@@ -51,7 +51,7 @@ T = TypeVar("T")
 # Seconds.
 LIFETIME: Final = 600.0  # of an issuer's documents
 RETRY: Final = 5.0  # between two looks at an issuer that failed, or that is said to have another key
-PATIENCE: Final = 3600.0  # for a person at the issuer: as long as the page with the form is good
+SIGN_IN_TIMEOUT: Final = 3600.0  # for a person at the issuer: as long as the page with the form is good
 
 SLOTS: Final = 2  # threads of one worker that may wait for one issuer
 ALL_SLOTS: Final = 4  # and for all of them: pages need the others
@@ -157,7 +157,7 @@ class OpenIdSignIn:
 
     def begin(self, cookie: str, next: str) -> str:
         """Return where the browser with this cookie goes. Raises OpenIdRefused."""
-        begun = _Begun(int(self._clock() + PATIENCE), secrets.token_urlsafe(16), local_path(next))
+        begun = _Begun(int(self._clock() + SIGN_IN_TIMEOUT), secrets.token_urlsafe(16), local_path(next))
         state = self._state(cookie, begun)
 
         def place() -> str:

@@ -144,7 +144,7 @@ def test_a_library_that_crashes_ends_its_own_process_only(nvml: StandInDriver) -
 
 def test_a_library_that_hangs_is_given_up(nvml: StandInDriver) -> None:
     nvml.hangs()
-    assert read(patience=0.5).problem == "the driver has not answered within 0.5 s"
+    assert read(timeout=0.5).problem == "the driver has not answered within 0.5 s"
 
 
 ANSWERS = (

@@ -95,20 +95,20 @@ class Platform:
         return {"id": "7", "links": {"self": "/-/hooks/demo/7"}}
 
 
-def announced(platform: Any, patience: float) -> list[str]:
-    return [id for id, _ in announce(platform, [CHANGE], patience, pause=0.0)]
+def announced(platform: Any, timeout: float) -> list[str]:
+    return [id for id, _ in announce(platform, [CHANGE], timeout, pause=0.0)]
 
 
 @pytest.mark.parametrize("errors", [[DOWN], [BUSY] * RETRIES, [DOWN, BUSY, DOWN]])
 def test_a_platform_that_is_started_again_is_waited_for(errors: list[NoAnswer]) -> None:
-    assert announced(Platform(*errors), patience=0.0) == ["7"]
+    assert announced(Platform(*errors), timeout=0.0) == ["7"]
 
 
 def test_a_new_repository_is_waited_for_and_the_pusher_is_told_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     platform = Platform(*[UNKNOWN] * 50, DOWN, *[UNKNOWN] * 50)
-    assert announced(platform, patience=1000.0) == ["7"]
+    assert announced(platform, timeout=1000.0) == ["7"]
     assert platform.asked == 102
     printed = capsys.readouterr().err
     assert printed.count("this repository is new: waiting") == 1
@@ -116,7 +116,7 @@ def test_a_new_repository_is_waited_for_and_the_pusher_is_told_once(
 
 
 @pytest.mark.parametrize(
-    ("errors", "patience", "asked"),
+    ("errors", "timeout", "asked"),
     [
         ([UNKNOWN], 0.0, 1),
         ([REFUSED], 1000.0, 1),
@@ -124,10 +124,10 @@ def test_a_new_repository_is_waited_for_and_the_pusher_is_told_once(
         ([BUSY] * 50, 0.0, RETRIES + 1),
     ],
 )
-def test_what_does_not_change_is_told_soon(errors: list[NoAnswer], patience: float, asked: int) -> None:
+def test_what_does_not_change_is_told_soon(errors: list[NoAnswer], timeout: float, asked: int) -> None:
     platform = Platform(*errors)
     with pytest.raises(NoAnswer) as caught:
-        announced(platform, patience)
+        announced(platform, timeout)
     assert caught.value is errors[0]
     assert platform.asked == asked
 

@@ -43,7 +43,7 @@ def server(shared: PlatformServer) -> PlatformServer:
 
 def client(server: PlatformServer, token: str | None = None) -> ServerPlatform:
     authorization = Secret(f"Bearer {token or server.token()}")
-    return ServerPlatform(server.url, authorization, patience=RetryPolicy(Backoff(0.0, 0.0), 2))
+    return ServerPlatform(server.url, authorization, retry_policy=RetryPolicy(Backoff(0.0, 0.0), 2))
 
 
 @pytest.fixture

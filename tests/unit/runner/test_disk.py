@@ -136,4 +136,4 @@ def test_inputs_are_not_counted(tmp_path: Path) -> None:
 def test_what_cannot_be_counted_in_time_is_too_much(tmp_path: Path) -> None:
     (tmp_path / "fit.1").mkdir()
     with pytest.raises(Uncountable):
-        counted(tmp_path, patience=0.0)
+        counted(tmp_path, timeout=0.0)

@@ -296,17 +296,17 @@ def test_slow_receivers_of_notifications_hold_up_no_webhook(post: Post) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "patience"),
+    ("status", "retry_after"),
     [(429, "172800"), (503, "9" * 300), (503, "Fri, 31 Dec 9999 23:59:59 GMT")],
     ids=["days", "huge", "a date"],
 )
 def test_a_receiver_that_asks_for_days_does_not_hold_a_notification(
-    post: Post, status: int, patience: str
+    post: Post, status: int, retry_after: str
 ) -> None:
     """There is one message of a Notification at a time: nothing else would be told meanwhile."""
     outbox: Any = post.store.webhooks
     notifications: Any = SimpleNamespace(
-        send=lambda message, timeout: judge(ReceiverResponse(status, patience), post.clock.now())
+        send=lambda message, timeout: judge(ReceiverResponse(status, retry_after), post.clock.now())
     )
     spec = make(NotificationSpec, ComponentName("team"), Channel.WEBHOOK)
     post.store.notifications.declare(APP, (spec,))

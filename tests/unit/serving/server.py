@@ -21,7 +21,7 @@ from typing import Any
 
 LIBRARY = pathlib.Path(__file__).parents[3] / "controller" / "serving"
 PYTHON = os.environ.get("PRICHAL_SERVING_PYTHON", sys.executable)
-PATIENCE = 60.0  # for conditions that come true: only a broken test ever waits so long
+WAIT_LIMIT = 60.0  # for conditions that come true: only a broken test ever waits so long
 
 ECHO = '''
 def predict(inputs):
@@ -113,11 +113,11 @@ class Server:
     def wait_until(self, condition: Any) -> None:
         """Wait for something about the log or the output."""
         with self._news:
-            assert self._news.wait_for(condition, PATIENCE), "\n".join(self._lines)
+            assert self._news.wait_for(condition, WAIT_LIMIT), "\n".join(self._lines)
 
     def wait_until_gone(self, process: pathlib.Path) -> None:
         """Wait until a process, given as its folder below /proc, has ended."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + WAIT_LIMIT
         while process.exists() and (process / "stat").read_text().split()[2] != "Z":
             assert time.monotonic() < end, process
             time.sleep(0.01)
@@ -139,12 +139,12 @@ class Server:
         return int(self.wait_for("on port").rpartition(" ")[2])
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_LIMIT)
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_LIMIT)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
@@ -177,9 +177,9 @@ class Server:
         return Background(self, value, headers)
 
     def wait_ended(self) -> int:
-        code = self.process.wait(PATIENCE)
+        code = self.process.wait(WAIT_LIMIT)
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(WAIT_LIMIT)
         return code
 
     def stop(self) -> int:
@@ -213,7 +213,7 @@ class Background:
             self._outcome = error
 
     def result(self) -> Reply | Exception:
-        self._thread.join(PATIENCE)
+        self._thread.join(WAIT_LIMIT)
         assert self._outcome is not None, "no answer"
         return self._outcome
 
@@ -243,7 +243,7 @@ def read_response(stream: Any) -> Reply:
 
 def wait_until(condition: Callable[[], object], server: Server) -> None:
     """Wait for something that nobody announces."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + WAIT_LIMIT
     while not condition():
         assert time.monotonic() < end, server.lines()
         time.sleep(0.005)

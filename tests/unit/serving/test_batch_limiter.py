@@ -22,11 +22,11 @@ from controller.serving.outputs import BadOutput
 from controller.serving.signature import Signature
 
 FAR = 1e9
-PATIENCE = 20.0
+WAIT_LIMIT = 20.0
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + WAIT_LIMIT
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -67,7 +67,7 @@ class Joining:
             self.outcome = error
 
     def ended(self) -> Joining:
-        self.thread.join(PATIENCE)
+        self.thread.join(WAIT_LIMIT)
         assert not self.thread.is_alive()
         return self
 
@@ -294,7 +294,7 @@ def test_a_storm() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(WAIT_LIMIT)
     assert answers == {number: number for number in range(200)}
     assert limiter.counts() == (0, 0, 0)
     assert (limiter._groups, limiter._in_batches, limiter._gatherer) == ({}, set(), None)
@@ -369,8 +369,8 @@ def test_a_call_whose_beginning_cannot_be_told_fails_alone_and_the_next_batch_ru
             first = threads.submit(batched.result, {"inputs": "a"}, calls[0])
             wait_until(partial(getattr, calls[0], "queued"))
             second = threads.submit(batched.result, {"inputs": "b"}, calls[1])
-            assert second.result(PATIENCE) == "b"
-            assert isinstance(first.exception(PATIENCE), BrokenPipeError if fails else type(None))
+            assert second.result(WAIT_LIMIT) == "b"
+            assert isinstance(first.exception(WAIT_LIMIT), BrokenPipeError if fails else type(None))
             wait_until(lambda: not limiter._in_batches)
 
 

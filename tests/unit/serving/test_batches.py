@@ -14,7 +14,7 @@ import pytest
 from tests.support.pages import ROOT, blocks
 from tests.unit.serving.conftest import Serve
 from tests.unit.serving.server import (
-    PATIENCE,
+    WAIT_LIMIT,
     Background,
     Reply,
     Server,
@@ -102,7 +102,7 @@ def test_no_more_go_together_than_may(serve: Serve) -> None:
 def test_the_first_call_waits_for_company(serve: Serve) -> None:
     """As nothing is known yet, it waits for as many as may go; the delay would time out the test."""
     server = serve(
-        text_function(ECHOES), batch_size=3, batch_delay=PATIENCE / 2, timeout=2 * PATIENCE
+        text_function(ECHOES), batch_size=3, batch_delay=WAIT_LIMIT / 2, timeout=2 * WAIT_LIMIT
     ).ready()
     calls = [server.in_background(text(value)) for value in "abc"]
     assert {call.reply().outputs["text"] for call in calls} == set("ABC")
@@ -250,7 +250,7 @@ def test_a_caller_who_leaves_while_the_batch_runs_takes_nothing_from_the_others(
     serve: Serve, place: int
 ) -> None:
     server = serve(
-        text_function(ECHOES), batch_size=3, batch_delay=PATIENCE / 2, timeout=2 * PATIENCE
+        text_function(ECHOES), batch_size=3, batch_delay=WAIT_LIMIT / 2, timeout=2 * WAIT_LIMIT
     ).ready()
     calls = []
     for value in ("hold", "a", "b"):
@@ -282,7 +282,7 @@ def test_a_full_queue_is_told(serve: Serve) -> None:
 
 def test_nobody_may_wait(serve: Serve) -> None:
     """While nothing runs, a batch collects all the same."""
-    settings = {"batch_size": 2, "batch_queue": 0, "batch_delay": PATIENCE / 2, "timeout": 2 * PATIENCE}
+    settings = {"batch_size": 2, "batch_queue": 0, "batch_delay": WAIT_LIMIT / 2, "timeout": 2 * WAIT_LIMIT}
     server = serve(text_function(ECHOES), **settings).ready()
     calls = [server.in_background(text(value)) for value in ("hold", "a")]
     wait_until(lambda: batches(server), server)
@@ -358,7 +358,7 @@ def test_one_bound_holds_for_the_calls_that_wait_in_all_processes(
 def test_no_caller_who_may_be_in_the_next_batches_is_refused(serve: Serve) -> None:
     """Eight callers call again at once, and eight calls may wait: whatever runs alone, there is always a place, unless
     calls that are over are taken for waiting ones."""
-    settings = {"batch_size": 4, "batch_delay": 0.001, "batch_queue": 8, "timeout": 2 * PATIENCE}
+    settings = {"batch_size": 4, "batch_delay": 0.001, "batch_queue": 8, "timeout": 2 * WAIT_LIMIT}
     server = serve(text_function(ECHOES), processes=2, **settings).ready(2)
 
     def call(name: str) -> set[int]:
@@ -421,7 +421,7 @@ except asyncio.CancelledError:
 def test_an_async_batch_is_cancelled_when_the_last_caller_has_left(serve: Serve) -> None:
     body = ECHOES.replace("return", f"{ASYNC}\nreturn")
     source = text_function(body).replace("def predict", "async def predict")
-    server = serve(source, batch_size=2, batch_delay=PATIENCE / 2, timeout=2 * PATIENCE).ready()
+    server = serve(source, batch_size=2, batch_delay=WAIT_LIMIT / 2, timeout=2 * WAIT_LIMIT).ready()
     one = send(server, "block")
     wait_until(lambda: load(server) == (0, 1), server)
     other = send(server, "a")
@@ -480,7 +480,7 @@ def tensor(value: str) -> dict[str, Any]:
 
 def test_calls_of_both_protocols_go_together(serve: Serve) -> None:
     server = serve(
-        text_function(ECHOES), batch_size=2, batch_delay=PATIENCE / 2, timeout=2 * PATIENCE
+        text_function(ECHOES), batch_size=2, batch_delay=WAIT_LIMIT / 2, timeout=2 * WAIT_LIMIT
     ).ready()
     ours = server.in_background(text("a"))
     theirs = server.post(tensor("b"), "/v2/models/echo/infer").json["outputs"]
@@ -510,7 +510,7 @@ def predict(inputs, context):
         results.append({"copy": path, "size": len(inputs)})
     return results
 '''
-    settings = {"batch_size": 2, "batch_delay": PATIENCE / 2, "timeout": 2 * PATIENCE}
+    settings = {"batch_size": 2, "batch_delay": WAIT_LIMIT / 2, "timeout": 2 * WAIT_LIMIT}
     server = serve(source, files_root=".", **settings).ready()
     for name in ("one", "two"):
         (server.folder / name).write_text(name)
@@ -558,7 +558,7 @@ def rows(*numbers: float, shape: list[int] | None = None, label: str | None = No
 
 
 def stacking(serve: Serve, size: int, body: str = COLUMNS) -> Server:
-    settings = {"batch_size": size, "batch_delay": PATIENCE / 2, "timeout": 2 * PATIENCE}
+    settings = {"batch_size": size, "batch_delay": WAIT_LIMIT / 2, "timeout": 2 * WAIT_LIMIT}
     return serve(STACKED.replace("BODY", body), **settings).ready()
 
 

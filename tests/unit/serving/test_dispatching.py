@@ -30,7 +30,7 @@ from controller.serving.supervisor import Supervisor, WorkerProcess
 from controller.serving.unready import UnreadyResponder
 from tests.unit.serving.conftest import Serve
 from tests.unit.serving.server import (
-    PATIENCE,
+    WAIT_LIMIT,
     Reply,
     Server,
     load,
@@ -87,7 +87,7 @@ class KeptConnection:
     """A client that keeps its connection."""
 
     def __init__(self, server: Server) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_LIMIT)
         self._connection.connect()
         self.socket = self._connection.sock
 
@@ -127,7 +127,7 @@ def together(acts: list[Callable[[], object]]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(WAIT_LIMIT)
 
 
 # --- who gets a call
@@ -247,14 +247,14 @@ def test_all_calls_that_wait_are_told_when_no_process_is_left() -> None:
 
         def serve_until(done: Callable[[], bool]) -> None:
             while not done():
-                events = selector.select(PATIENCE)
+                events = selector.select(WAIT_LIMIT)
                 assert events
                 for key, _ in events:
                     key.data()
 
         clients = []
         for _ in range(number):
-            clients.append(stack.enter_context(socket.create_connection(listener.getsockname(), PATIENCE)))
+            clients.append(stack.enter_context(socket.create_connection(listener.getsockname(), WAIT_LIMIT)))
             clients[-1].sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\n\r\n")
         serve_until(lambda: board.counts()[1] == number)
         reason = "it has ended"

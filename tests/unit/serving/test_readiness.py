@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.unit.serving.conftest import Serve
-from tests.unit.serving.server import PATIENCE, Server, text_function
+from tests.unit.serving.server import WAIT_LIMIT, Server, text_function
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def ask(server: Server, over: threading.Event) -> list[tuple[float, float, int]]
 
 
 def wait_for_file(file: pathlib.Path) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + WAIT_LIMIT
     while not file.exists():
         assert time.monotonic() < end, file
         time.sleep(0.001)

@@ -24,7 +24,7 @@ from controller.serving.signature import Signature, Variable
 from controller.serving.time_limit import FIELD, time_limit
 from tests.support.waiting import wait_for
 
-from .server import PATIENCE
+from .server import WAIT_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -135,12 +135,12 @@ def test_a_call_that_returns_while_its_timeout_is_told_waits_for_that() -> None:
 
     def function() -> dict[str, str]:
         began.set()
-        returns.wait(PATIENCE)
+        returns.wait(WAIT_LIMIT)
         return {"word": "late"}
 
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(call, limiter, b"600", function=function)
-        began.wait(PATIENCE)
+        began.wait(WAIT_LIMIT)
         (overdue,) = limiter.expire(time.monotonic() + 601)
         returns.set()
         wait_for(lambda: limiter.counts() == (0, 0, 0))
@@ -148,4 +148,4 @@ def test_a_call_that_returns_while_its_timeout_is_told_waits_for_that() -> None:
         assert overdue.answered is not None
         overdue.answered.set()
         with pytest.raises(CallerLeft):
-            late.result(PATIENCE)
+            late.result(WAIT_LIMIT)

@@ -42,7 +42,7 @@ _SERVING = 1
 _MOST_OF_REQUEST = 1 << 20  # bytes of a message of the engine: names and numbers
 _HANDSHAKE = 64 * 1024
 _READ = 256 * 1024
-_PATIENCE = 60.0  # seconds for the engine to accept the session
+_ACCEPT_TIMEOUT = 60.0  # seconds for the engine to accept the session
 
 Headers = Mapping[str, list[str]]
 
@@ -128,7 +128,7 @@ class BuildSession:
         """Connect. Raises OSError."""
         self._socket = _connected(self._host)
         try:
-            self._socket.settimeout(_PATIENCE)
+            self._socket.settimeout(_ACCEPT_TIMEOUT)
             first = self._opened()
             self._socket.settimeout(None)  # the engine is silent as long as a step runs
         except BaseException:
@@ -299,7 +299,7 @@ def _connected(host: str) -> socket.socket:
     if parts.scheme == "http+unix":
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(_PATIENCE)
+            connection.settimeout(_ACCEPT_TIMEOUT)
             connection.connect(parts.path)
         except BaseException:
             connection.close()
@@ -307,4 +307,4 @@ def _connected(host: str) -> socket.socket:
         return connection
     if parts.hostname is None or parts.scheme == "https":
         raise ConnectionError(f"builds by BuildKit cannot reach an engine at {host}")
-    return socket.create_connection((str(parts.hostname), parts.port or 2375), _PATIENCE)
+    return socket.create_connection((str(parts.hostname), parts.port or 2375), _ACCEPT_TIMEOUT)

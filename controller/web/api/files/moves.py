@@ -26,7 +26,7 @@ MAX_MOVED: Final = 1000  # files that one request moves
 SECONDS: Final = 8.0  # and the time after which it moves no more
 BATCH: Final = 100  # files that are moved side by side
 COUNTED: Final = 20_000  # files of a group that are counted before it moves
-PATIENCE: Final = 60.0  # seconds in which space that a move has used twice is counted
+RECOUNT_TIMEOUT: Final = 60.0  # seconds in which space that a move has used twice is counted
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class GroupMoves:
                 move = replace(move, moved=move.moved + batch.moved, stepped=time.time())
                 self._boxes.save_move(move)
             if batch.is_short:
-                if not moved and time.time() - move.stepped > PATIENCE:
+                if not moved and time.time() - move.stepped > RECOUNT_TIMEOUT:
                     self._refuse_full(move, page.objects)
                 break
             after = page.next

@@ -22,7 +22,7 @@ from controller.web.storage import StorageClient
 
 log = logging.getLogger(__name__)
 
-PATIENCE: Final = 5.0  # seconds that all questions about one run may take together
+LOOKUP_TIMEOUT: Final = 5.0  # seconds that all questions about one run may take together
 
 
 def absent_inputs(
@@ -37,7 +37,7 @@ def absent_inputs(
     try:
         there = list(
             storage.start(
-                _looking(run, store, storage.objects()), [given for given, _ in files], within=PATIENCE
+                _looking(run, store, storage.objects()), [given for given, _ in files], within=LOOKUP_TIMEOUT
             )
         )
     except (ControllerError, TimeoutError) as error:

@@ -324,7 +324,7 @@ def test_a_caller_does_not_wait_for_ever() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         async def run() -> None:
-            known = Issuers(Clock(), patience=0.01)
+            known = Issuers(Clock(), timeout=0.01)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             with pytest.raises(IssuerUnreachable):
                 await known.key(url, "RS256", "first")

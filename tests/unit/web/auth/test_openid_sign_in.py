@@ -22,7 +22,13 @@ from controller.store.people import PeopleStore
 from controller.web.app import create_app
 from controller.web.auth.attempts import BY_NAME
 from controller.web.auth.oidc import LEEWAY
-from controller.web.auth.openid_sign_in import PATIENCE, RETRY, OpenIdRefused, OpenIdSignIn, SignInRefusal
+from controller.web.auth.openid_sign_in import (
+    RETRY,
+    SIGN_IN_TIMEOUT,
+    OpenIdRefused,
+    OpenIdSignIn,
+    SignInRefusal,
+)
 from controller.web.auth.people import LOGIN, SESSION
 from controller.web.context import people_context
 from controller.web.storage import StorageClient
@@ -472,7 +478,7 @@ def test_a_sign_in_that_took_too_long(provider: OpenIdProvider, settings: Settin
     clock = [time.time()]
     one = alone(settings, clock=lambda: clock[0])
     request = Request.of(one.begin("cookie", "/-/apps"))
-    clock[0] += PATIENCE + 1
+    clock[0] += SIGN_IN_TIMEOUT + 1
     with pytest.raises(OpenIdRefused) as refused:
         one.finish("cookie", {"state": request.state, "code": provider.sign_in(request)})
     assert refused.value.refusal is SignInRefusal.ELSEWHERE

@@ -257,7 +257,7 @@ def test_no_space_for_a_single_file_is_told(world: World) -> None:
     assert world.step("a/", "b/").more
     move = world.store.boxes.move(BUCKET, f"{MAKER}a/")
     assert move is not None
-    world.store.boxes.save_move(replace(move, stepped=time.time() - moves.PATIENCE - 1))
+    world.store.boxes.save_move(replace(move, stepped=time.time() - moves.RECOUNT_TIMEOUT - 1))
     assert world.refused("a/", "b/").problem.kind is ProblemKind.BOX_FULL
     assert world.names() == ["a/1"]
 
