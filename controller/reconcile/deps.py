@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from controller.config import Settings
-from controller.domain.apps.planner import PlannerPolicy
+from controller.domain.apps.pauses import PlannerPolicy
 from controller.domain.apps.quiet import QuietPass
 from controller.domain.apps.requests import Outcome, Trigger
 from controller.domain.apps.samples import RequestCounts

@@ -12,8 +12,8 @@ from controller.domain.apps.desired import DesiredApp, DesiredComponent, Unresol
 from controller.domain.apps.gpu_plan import beside_itself
 from controller.domain.apps.health import judge_app, judge_component
 from controller.domain.apps.observed import ObservedApp
+from controller.domain.apps.pauses import pause_left
 from controller.domain.apps.plan import Plan
-from controller.domain.apps.planner import pause_left
 from controller.domain.apps.requests import Outcome, ReconcileRequest, Trigger
 from controller.domain.apps.spec import ComponentKind, MLComponentSpec
 from controller.domain.apps.status import BoxStatus, ComponentStatus

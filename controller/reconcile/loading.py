@@ -23,7 +23,7 @@ from controller.domain.apps.followed_images import (
 )
 from controller.domain.apps.hibernation import sleeps_in
 from controller.domain.apps.history import AppliedRevision
-from controller.domain.apps.planner import pause_left
+from controller.domain.apps.pauses import pause_left
 from controller.domain.apps.policies import NO_POLICIES
 from controller.domain.apps.releases import Images, changed_images, commit_of, release, short_release
 from controller.domain.apps.rollback import entry_of, images_of, is_credible, is_of_images, rejected_images

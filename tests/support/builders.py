@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from controller.domain.apps.component_rollout import GATEWAY_MARGIN
 from controller.domain.apps.desired import DesiredApp, DesiredComponent
 from controller.domain.apps.observed import (
     ImageOrigin,
@@ -13,7 +14,6 @@ from controller.domain.apps.observed import (
     ObservedWorkload,
     WorkloadState,
 )
-from controller.domain.apps.planner import GATEWAY_MARGIN
 from controller.domain.apps.spec import (
     ExistingImage,
     MLComponentSpec,

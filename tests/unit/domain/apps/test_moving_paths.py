@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controller.domain.apps.desired import DesiredApp, DesiredComponent, DesiredPipeline, Unresolved
+from controller.domain.apps.pauses import PlannerPolicy
 from controller.domain.apps.plan import (
     GOING,
     Action,
@@ -22,7 +23,7 @@ from controller.domain.apps.plan import (
     subject,
     subject_text,
 )
-from controller.domain.apps.planner import PlannerPolicy, plan_app
+from controller.domain.apps.planner import plan_app
 from controller.domain.apps.status import AppStatus, ComponentStatus, Setback
 from controller.domain.names import ComponentName
 from controller.domain.reasons import Reason

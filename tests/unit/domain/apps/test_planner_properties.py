@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from controller.domain.apps.desired import DesiredApp, DesiredComponent
 from controller.domain.apps.observed import ObservedWorkload, WorkloadState
+from controller.domain.apps.pauses import PlannerPolicy
 from controller.domain.apps.plan import Plan, RemoveWorkload, StartWorkload, WithdrawRoute
-from controller.domain.apps.planner import PlannerPolicy, plan_app
+from controller.domain.apps.planner import plan_app
 from controller.domain.apps.spec import Strategy
 from controller.domain.apps.status import AppStatus, ComponentStatus
 from controller.domain.names import ComponentName

@@ -14,8 +14,9 @@ import pytest
 
 from controller.domain.apps.desired import BuildInput, DesiredApp, Unresolved
 from controller.domain.apps.observed import ImageOrigin, ImagePin, ObservedApp, WorkloadState
+from controller.domain.apps.pauses import PlannerPolicy
 from controller.domain.apps.plan import Plan, StartWorkload
-from controller.domain.apps.planner import PlannerPolicy, plan_app
+from controller.domain.apps.planner import plan_app
 from controller.domain.apps.smoke import SmokeCase
 from controller.domain.apps.spec import BuildImage, OwnServer, SmokeTest
 from controller.domain.apps.status import AppStatus, ComponentStatus, Setback

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from controller.domain.apps.desired import BuildInput, DesiredApp, DesiredPipeline, DesiredStage, Unresolved
 from controller.domain.apps.observed import ImageOrigin, ImagePin, ObservedApp
+from controller.domain.apps.pauses import PlannerPolicy
 from controller.domain.apps.plan import Plan
-from controller.domain.apps.planner import PlannerPolicy, plan_app
+from controller.domain.apps.planner import plan_app
 from controller.domain.apps.spec import BuildImage, ComponentKind
 from controller.domain.apps.status import AppStatus, ComponentStatus
 from controller.domain.names import ComponentName

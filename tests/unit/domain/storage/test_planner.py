@@ -12,6 +12,7 @@ from controller.domain.apps.conditions import ConditionType, find
 from controller.domain.apps.desired import DesiredApp
 from controller.domain.apps.health import judge_app
 from controller.domain.apps.observed import ObservedApp, ObservedBox, StorageFault
+from controller.domain.apps.pauses import PlannerPolicy
 from controller.domain.apps.plan import (
     Action,
     CopyBox,
@@ -23,7 +24,7 @@ from controller.domain.apps.plan import (
     RemoveBucket,
     UpdateBox,
 )
-from controller.domain.apps.planner import PlannerPolicy, plan_app
+from controller.domain.apps.planner import plan_app
 from controller.domain.apps.spec import BoxSpec, Reclaim
 from controller.domain.apps.status import AppStatus
 from controller.domain.names import AppName, ComponentName
