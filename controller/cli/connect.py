@@ -218,7 +218,7 @@ def _webhook(settings: Settings, connection: ConnectOptions) -> dict[str, str] |
 def _credentials(file: Path | None) -> tuple[tuple[str, Secret], ...]:
     if file is None:
         return ()
-    from controller.manifests.platform import load_secret_values
+    from controller.manifests.secret_files import load_secret_values
 
     return load_secret_values(file)
 

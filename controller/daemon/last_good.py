@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from controller.atomic import replace_file
-from controller.manifests.platform import read_host_file
+from controller.manifests.secret_files import read_host_file
 from controller.ports import SourceFile
 
 

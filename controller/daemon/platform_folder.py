@@ -17,7 +17,7 @@ from controller.domain.localizable import Localizable
 from controller.domain.names import PLATFORM, RepositoryName
 from controller.domain.reasons import Reason
 from controller.manifests import load_platform
-from controller.manifests.platform import load_secret_values
+from controller.manifests.secret_files import load_secret_values
 from controller.ports import SourceFile, Sources
 from controller.sops import FileKeys
 

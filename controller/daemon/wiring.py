@@ -40,7 +40,7 @@ from controller.domain.storage.box import StorageAccess
 from controller.domain.volumes import Volume
 from controller.encryption import SecretKeys
 from controller.guards import Tell
-from controller.manifests.platform import load_secret_values
+from controller.manifests.secret_files import load_secret_values
 from controller.ports import Engine, Jobs, Storage, Store
 from controller.reconcile.catalog import PlatformCatalog
 from controller.reconcile.deps import ReconcilerDeps

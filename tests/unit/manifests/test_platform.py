@@ -24,7 +24,8 @@ from controller.domain.errors import ManifestInvalid
 from controller.domain.names import AppName, RepositoryName
 from controller.domain.secret import Secret
 from controller.manifests import load_platform
-from controller.manifests.platform import load_secret_values, read_host_file, url_scheme
+from controller.manifests.platform_checks import url_scheme
+from controller.manifests.secret_files import load_secret_values, read_host_file
 from controller.ports import SourceFile
 from tests.support.manifests import EXAMPLES, SETTINGS, VERSION, platform_of, platform_problems
 from tests.support.specs import make
