@@ -28,7 +28,7 @@ class _LockRequest:
 
 
 class GroupLocks:
-    """The turns of all runs."""
+    """The locks of all runs, one for each group."""
 
     def __init__(self) -> None:
         self._line: list[_LockRequest] = []  # those whose turn it is, and those that wait

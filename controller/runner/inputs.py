@@ -66,11 +66,13 @@ class _Download:
 class RunInputs:
     """The inputs of one run. Thread-safe."""
 
-    def __init__(self, deps: RunnerDeps, folders: RunFolders, signals: RunSignals, turns: GroupLocks) -> None:
+    def __init__(
+        self, deps: RunnerDeps, folders: RunFolders, signals: RunSignals, group_locks: GroupLocks
+    ) -> None:
         self._deps = deps
         self._folders = folders
         self._signals = signals
-        self._turns = turns
+        self._group_locks = group_locks
         self._locks: dict[str, threading.Lock] = {}  # by variable
 
     def bring(self, run: Run, name: str, hooks: StagingHooks | None = None) -> Path | None:
@@ -171,7 +173,7 @@ class RunInputs:
     @contextmanager
     def _reading(self, bucket: str, area: str, group: str, hooks: StagingHooks) -> Iterator[None]:
         """Keep others from publishing into the group meanwhile."""
-        turn = self._turns.acquire(
+        turn = self._group_locks.acquire(
             bucket, area + group, hooks.check, lambda: hooks.waiting(group), shared=True
         )
         with turn:

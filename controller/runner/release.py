@@ -39,13 +39,18 @@ class OutputReleaser:
     """
 
     def __init__(
-        self, deps: RunnerDeps, record: RunRecord, inputs: RunInputs, signals: RunSignals, turns: GroupLocks
+        self,
+        deps: RunnerDeps,
+        record: RunRecord,
+        inputs: RunInputs,
+        signals: RunSignals,
+        group_locks: GroupLocks,
     ) -> None:
         self._deps = deps
         self._record = record
         self._inputs = inputs
         self._signals = signals
-        self._turns = turns
+        self._group_locks = group_locks
 
     def carry_out(self, output: RunOutput) -> FinishRun | None:
         """Publish an output and record that, and return None; or return how the run has to end. Waits if the
@@ -85,7 +90,7 @@ class OutputReleaser:
         folder = self._inputs.bring(run, output.name)
         assert folder is not None, "only inputs can be left out"
         target = publication(self._deps, run, output, folder)
-        with self._turns.acquire(target.bucket, target.prefix, self._signals.check_halted):
+        with self._group_locks.acquire(target.bucket, target.prefix, self._signals.check_halted):
             publish(self._deps, self._signals, target)
 
     def _give_up(self, output: RunOutput) -> None:

@@ -37,7 +37,8 @@ from controller.domain.runs.steps import (
 )
 from controller.domain.traces import text_of
 from controller.guards import Pauses
-from controller.runner.attempt import AttemptWork, StageWork
+from controller.runner.attempt import AttemptWork
+from controller.runner.attempt_context import StageWork
 from controller.runner.deps import RunnerDeps
 from controller.runner.folders import RunFolders
 from controller.runner.group_locks import GroupLocks
@@ -63,7 +64,7 @@ class RunWorker:
         deps: RunnerDeps,
         background: Executor,
         stopping: Callable[[], bool],
-        turns: GroupLocks,
+        group_locks: GroupLocks,
         app: AppName,
         id: str,
         overfull: Callable[[str], str] = lambda id: "",
@@ -73,15 +74,17 @@ class RunWorker:
         self._clean = partial(without_host_paths, state=deps.settings.state.absolute())
         self._record = RunRecord(deps.store.runs, self._signals, app, id, self._clean)
         self._folders = RunFolders(deps.settings.run_files, id)
-        inputs = RunInputs(deps, self._folders, self._signals, turns)
-        self._releasing = OutputReleaser(deps, self._record, inputs, RunSignals(deps.clock, stopping), turns)
+        inputs = RunInputs(deps, self._folders, self._signals, group_locks)
+        self._releasing = OutputReleaser(
+            deps, self._record, inputs, RunSignals(deps.clock, stopping), group_locks
+        )
         self._wake = threading.Event()
         self._work = StageWork(
             deps,
             self._record,
             self._folders,
             inputs,
-            turns,
+            group_locks,
             self._signals,
             background,
             self._wake.set,

@@ -51,7 +51,7 @@ class Runner:
         self._deps = deps
         limits = deps.settings.runs
         self._limits = RunLimits(limits.concurrent, limits.per_app)
-        self._turns = GroupLocks()
+        self._group_locks = GroupLocks()
         self._driven: dict[str, _RunThread] = {}  # by run
         self._not_before: dict[str, float] = {}  # by run
         self._bugs: dict[str, int] = {}  # by run
@@ -163,7 +163,7 @@ class Runner:
             self._deps,
             pool,
             lambda: stop.is_set() or self._ending,
-            self._turns,
+            self._group_locks,
             run.app,
             run.id,
             self.disk.refusal,
