@@ -161,7 +161,7 @@ class Worker:
         VICTIM.set(hit)
         asked = asyncio.create_task(self.ask(kind, caller))
         VICTIM.set(False)
-        before = self.gateway._live._open, self.gateway._runs._open
+        before = self.gateway.endpoints.live._open, self.gateway.endpoints.runs._open
         await settled(lambda: asked.done() or self.waits(before, kind))
         kind.news(self)
         if not kind.ends:
@@ -173,9 +173,11 @@ class Worker:
 
     def waits(self, before: tuple[int, int], kind: Kind) -> bool:
         """Whether the answer waits for news."""
-        open = self.gateway._live._open + self.gateway._runs._open
+        open = self.gateway.endpoints.live._open + self.gateway.endpoints.runs._open
         waiting = (
-            self.gateway.watch._waiters if kind.path.startswith("/-/") else self.gateway._runs._news._waiters
+            self.gateway.watch._waiters
+            if kind.path.startswith("/-/")
+            else self.gateway.endpoints.runs._news._waiters
         )
         return (
             open > sum(before)
@@ -233,9 +235,10 @@ def test_a_bug_in_a_live_answer_ends_it_and_nothing_else(
                     assert not beside.done(), f"another stream ended: {call} {number}"
                     beside.cancel()
                     await asyncio.wait([beside])
-                    assert (worker.gateway._live._open, worker.gateway._runs._open) == (0, 0), (
-                        "a place was kept"
-                    )
+                    assert (worker.gateway.endpoints.live._open, worker.gateway.endpoints.runs._open) == (
+                        0,
+                        0,
+                    ), "a place was kept"
                     worker.prepare()
                     again = await worker.play(kind, hit=False)
                     assert again.status == 200, f"the next one fails: {call} {number}"
@@ -265,7 +268,9 @@ def test_a_caller_whose_connection_breaks_takes_nobody_along(
             if not kind.ends and number > 2:
                 asked.cancel()
             await asyncio.wait([asked])
-            assert (worker.gateway._live._open, worker.gateway._runs._open) == (0, 0), "a place was kept"
+            assert (worker.gateway.endpoints.live._open, worker.gateway.endpoints.runs._open) == (0, 0), (
+                "a place was kept"
+            )
             worker.prepare()
             assert (await worker.play(kind, hit=False)).status == 200
 

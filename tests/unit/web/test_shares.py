@@ -97,7 +97,9 @@ async def harness(store: SqliteStore, settings: Settings, **web: Any) -> AsyncIt
     try:
         yield found
     finally:
-        while gateway._flask.waiting._taken or gateway._files.waiting._taken:  # threads still answer
+        while (
+            gateway.endpoints.flask.waiting._taken or gateway.endpoints.files.waiting._taken
+        ):  # threads still answer
             await asyncio.sleep(0.01)
         for task in found.tasks:
             task.cancel()
