@@ -36,6 +36,7 @@ LIMIT = 600.0  # seconds that a push waits at most
 LONG_POLL = 20  # seconds that the platform may hold back a response
 TIMEOUT = 10.0  # additional seconds
 RETRIES, PAUSE = 5, 1.0  # while the platform restarts, say
+OUTAGE = 60.0  # seconds without an answer after which a push that waits for the result gives up
 NEW = 600.0  # seconds for which a repository counts as new
 ANNOUNCE_TIMEOUT = 30.0  # seconds in which the platform should know a new one, however busy the host is
 DELETED = "0" * 40
@@ -312,21 +313,38 @@ def patience_with(repository: str) -> float:
     return ANNOUNCE_TIMEOUT if age < NEW else 0.0
 
 
+class Outage:
+    """Attempts without an answer, one after another."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._since = time.monotonic()
+
+    def note(self, error: NoAnswer) -> None:
+        """Count an attempt, and say so before it gets long. Raises `error` when it is enough: refusals soon are."""
+        self._failures += 1
+        is_refused = error.status != "" and not error.passing
+        is_long = time.monotonic() - self._since > OUTAGE
+        if self._failures > RETRIES and (is_refused or is_long):
+            raise error
+        if self._failures == RETRIES:
+            print_line(f"{error}; trying again for up to {OUTAGE:g} s")
+
+
 def follow(platform: PlatformClient, delivery: str, ref: str, deadline: float) -> None:
     """Print events and what builds say until the work is done."""
-    started, seen, failures, place = time.monotonic(), 0, 0, ""
+    started, seen, place = time.monotonic(), 0, ""
+    outage = Outage()
     told: list[str] = []
     while time.monotonic() < deadline:
         asked = time.monotonic()
         try:
             answer = platform.progress(delivery, seen, ref, place)
-        except NoAnswer:
-            failures += 1
-            if failures > RETRIES:
-                raise
+        except NoAnswer as error:
+            outage.note(error)
             time.sleep(PAUSE)
             continue
-        failures = 0
+        outage = Outage()
         build = answer.get("build") or {}
         place = str(build.get("next") or place)
         told += print_news(answer.get("events", ()), str(build.get("text") or ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from controller.cli.new import set_pairs
 from controller.cli.output import Column, echo, print_message, show_view, table_of
 from controller.cli.remote import Remote, remote_options, waiting_options
 from controller.cli.session import config_option
+from controller.cli.waiting import Persistence
 from controller.client.platform.api import Document, Platform
 from controller.domain.errors import Stalled, Transient
 from controller.domain.reasons import Reason
@@ -113,11 +115,12 @@ def _followed(remote: Remote, platform: Platform, order: Document, wait: bool, t
     if remote.session.dry_run:
         return order
     deadline = time.monotonic() + timeout
+    persistence = Persistence(deadline=deadline)
     while wait and order["state"] not in _OVER:
         if time.monotonic() >= deadline:
             raise Transient(Reason.TIMED_OUT, f"not done within {timeout:g} s; the work continues")
         platform.wait_for_change(min(0.5, timeout))
-        order = platform.order(order["id"])
+        order = persistence.ask(partial(platform.order, order["id"]))
     if order["state"] == "pending":
         print_message(f"Follow it with: prichal events {order['app']} -f")
     return order

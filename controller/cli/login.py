@@ -8,6 +8,7 @@ import sys
 import time
 import webbrowser
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from controller.cli.formats import Format, output_option
 from controller.cli.output import Column, echo, print_message, show_view, table_of
 from controller.cli.remote import checked_token, read_token
 from controller.cli.session import config_option
+from controller.cli.waiting import Persistence
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.people.accounts import LABEL, Scope
 from controller.domain.reasons import Reason
@@ -146,8 +148,9 @@ def _from_browser(server: str, scope: str, ca_file: str) -> str:
         if sys.stdin.isatty():
             webbrowser.open(url)
         deadline = time.monotonic() + min(MOST_WAIT, begun["expiresIn"])
+        persistence = Persistence(deadline=deadline)
         while True:
-            found = platform.take_login(str(begun["secret"]))
+            found = persistence.ask(partial(platform.take_login, str(begun["secret"])))
             if token := found.get("token"):
                 return checked_token(str(token))
             if time.monotonic() > deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from controller.cli.groups import Group
 from controller.cli.output import Column, echo, print_message, show_view, table_of
 from controller.cli.remote import Remote, remote_options
 from controller.cli.session import config_option, dry_run_option, timeout_option
+from controller.cli.waiting import Persistence
 from controller.client.platform.api import Document, Platform
 from controller.domain.errors import Stalled, Transient
 from controller.domain.names import PLATFORM
@@ -101,8 +103,9 @@ def test(remote: Remote, app: str | None, name: str | None, timeout: float, outp
 def _outcomes(platform: Platform, app: str, asked: dict[str, str], deadline: float) -> dict[str, Document]:
     """Return what became of the messages, by the name of the Notification."""
     found: dict[str, Document] = {}
+    persistence = Persistence(deadline=deadline)
     while True:
-        for each in platform.notifications(app)["notifications"]:
+        for each in persistence.ask(partial(platform.notifications, app))["notifications"]:
             name = str(each["name"])
             for delivery in each["deliveries"]:
                 if delivery["message"] == asked.get(name):

@@ -28,6 +28,7 @@ from controller import __version__
 from controller.cli.formats import output_option
 from controller.cli.output import print_message
 from controller.cli.session import Session, config_option, dry_run_option, host_user, wait_options
+from controller.domain.errors import Transient
 from controller.domain.runs.addresses import PipelineAddress, RunAddress, parse_pipeline, parse_run
 from controller.domain.secret import Secret
 from controller.domain.storage.addresses import AddressInvalid, BoxAddress, parse_address
@@ -63,9 +64,10 @@ class Remote:
                 yield platform
             return
         from controller.client.platform import ServerPlatform
+        from controller.client.retry import RetryPolicy
 
-        dry_run = self.session.dry_run
-        with ServerPlatform(url, self._authorization, self._ca_file(url), dry_run=dry_run) as server:
+        policy, dry_run = RetryPolicy(told=_tell_outage), self.session.dry_run
+        with ServerPlatform(url, self._authorization, self._ca_file(url), policy, dry_run) as server:
             try:
                 yield server
             finally:
@@ -123,7 +125,7 @@ class Remote:
     def runs(self) -> RunsClient:
         from controller.client.runs import RunsClient
 
-        return RunsClient(self._authorization, ca_file=self._ca_file(self.server or ""))
+        return RunsClient(self._authorization, ca_file=self._ca_file(self.server or ""), told=_tell_outage)
 
     def _located(self, pipeline: PipelineAddress) -> PipelineAddress:
         return pipeline if pipeline.server else pipeline.on(self._server(pipeline.app))
@@ -189,6 +191,10 @@ def _server_url(named: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc:
         raise click.UsageError(f"--server must be http(s)://HOST[:PORT], not {named!r}")
     return named.rstrip("/")
+
+
+def _tell_outage(error: Transient) -> None:
+    print_message(f"{error.message.rstrip('.')}; trying again")
 
 
 def _tell_skew(server: str) -> None:

@@ -15,15 +15,24 @@ T = TypeVar("T")
 
 BACKOFF: Final = Backoff(0.5, 8.0)
 RETRIES: Final = 5
+QUIET: Final = 2  # failed attempts before an outage is reported
 LONGEST: Final = 60.0  # seconds; a server cannot ask for a longer pause
 
 
 class RetryPolicy:
     """Shared by the threads of one command."""
 
-    def __init__(self, backoff: Backoff = BACKOFF, retries: int = RETRIES) -> None:
+    def __init__(
+        self,
+        backoff: Backoff = BACKOFF,
+        retries: int = RETRIES,
+        told: Callable[[Transient], None] = lambda error: None,
+    ) -> None:
+        """`told` is called once for each outage that lasts."""
         self._backoff = backoff
         self._retries = retries
+        self._told = told
+        self._is_told = False
         self._stopped = threading.Event()
 
     def retry(self, work: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
@@ -34,14 +43,28 @@ class RetryPolicy:
         while True:
             self._check()
             try:
-                return work()
+                done = work()
             except Transient as error:
                 if progress() > best:
                     best, tried = progress(), 0
                 if tried == self._retries:
                     raise
                 tried += 1
+                self.tell(error, tried)
                 self._pause(self._backoff.after(tried), error)
+            else:
+                self.recovered()
+                return done
+
+    def recovered(self) -> None:
+        """Let the next outage be told, too."""
+        self._is_told = False
+
+    def tell(self, error: Transient, tried: int) -> None:
+        """Report an outage, in which so many attempts have failed, unless it is short or known."""
+        if tried > QUIET and not self._is_told:
+            self._is_told = True
+            self._told(error)
 
     def stop(self) -> None:
         """Make everything that is under way raise Stopped with its next piece."""

@@ -37,7 +37,8 @@ from controller.domain.units import rfc3339
 
 T = TypeVar("T")
 
-FAILURES: Final = 5  # interruptions without a line between them
+#: Interruptions without a line between them: before the first answer, and later, when they last some two minutes.
+FIRST_FAILURES, FAILURES = 5, 14
 LOOK: Final = 1.0  # seconds between two looks for changes
 _LISTING: Final = "cannot list the images"
 PAUSE: Final = 0.2  # seconds between two requests when a server does not wait although it was asked to
@@ -223,7 +224,7 @@ class ServerPlatform:
 
     def _followed(self, url: str, doing: str, query: dict[str, str]) -> Iterator[bytes]:
         """Follow a log over interruptions: no line is lost or repeated."""
-        last, failures = "", 0
+        last, failures, most = "", 0, FIRST_FAILURES
         while True:
             headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
             try:
@@ -231,14 +232,17 @@ class ServerPlatform:
                     self._server.stream(url, doing, query, headers) as pieces,
                     self._server.meaning.understood(doing),
                 ):
+                    most = FAILURES
                     for event in read_events(pieces):
                         piece = event.data.encode()
                         yield piece if _is_within_line(last, event.id, len(piece)) else piece + b"\n"
                         last, failures = event.id or last, 0
-            except Transient:
+                        self._retry_policy.recovered()
+            except Transient as error:
                 failures += 1
-                if failures > FAILURES:
+                if failures > most:
                     raise
+                self._retry_policy.tell(error, failures)
             time.sleep(min(LOOK * 2**failures, 10.0))
 
     def history(self, app: str, limit: int = 20) -> Document:

@@ -15,6 +15,7 @@ from controller.client.runs.logs import LogFollower, LogPiece, LogReader, Remote
 from controller.client.runs.reports import RUNS, RunReport
 from controller.client.server import Authorization, ServerClient, ServerResponse, new_pool
 from controller.domain.backoff import Backoff
+from controller.domain.errors import Transient
 from controller.domain.runs.addresses import PipelineAddress, RunAddress
 from controller.domain.runs.run import RunState
 
@@ -35,11 +36,13 @@ class RunsClient:
         retry_policy: RetryPolicy | None = None,
         long_patience: RetryPolicy | None = None,
         ca_file: str = "",
+        told: Callable[[Transient], None] = lambda error: None,
     ) -> None:
+        """`told` is called once for each outage that lasts."""
         self._connections = new_pool(ca_file)
         self._server = ServerClient(self._connections, authorization, RUNS)
-        self._retry_policy = retry_policy or RetryPolicy()
-        self._long_patience = long_patience or RetryPolicy(LONG_BACKOFF, LONG_RETRIES)
+        self._retry_policy = retry_policy or RetryPolicy(told=told)
+        self._long_patience = long_patience or RetryPolicy(LONG_BACKOFF, LONG_RETRIES, told)
 
     def __enter__(self) -> Self:
         return self
