@@ -17,9 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import docker
@@ -44,6 +42,7 @@ from benchmarks import (
 )
 from benchmarks.environment import Environment, prepared
 from benchmarks.figures import Figure, Section
+from benchmarks.limits import Endless, ended_after
 
 RESULT = Path(os.environ.get("BENCH_RESULT") or Path(__file__).parent.parent / "build" / "bench.json")
 LIMIT, QUICK_LIMIT = 3600, 300  # seconds that a measurement may take, and a shortened one
@@ -101,9 +100,9 @@ def _measured(name: str, ground: Environment) -> Section:
     """One that fails, or does not end, is told and does not take the others with it."""
     begun = time.monotonic()
     try:
-        with _ended_after(ground.count(LIMIT, QUICK_LIMIT)):
+        with ended_after(ground.count(LIMIT, QUICK_LIMIT)):
             section = SECTIONS[name](ground)
-    except Exception as error:  # noqa: BLE001 - whatever it was
+    except (Exception, Endless) as error:  # noqa: BLE001 - whatever it was
         section = Section(name, "failed", notes=[f"{type(error).__name__}: {error}"])
     print(f"\n{section.name}: {section.title} ({time.monotonic() - begun:.0f} s)", flush=True)
     for figure in section.figures:
@@ -112,23 +111,6 @@ def _measured(name: str, ground: Environment) -> Section:
         print(f"  ! {note}")
     sys.stdout.flush()
     return section
-
-
-@contextmanager
-def _ended_after(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in the main thread, where measurements run, once they have taken so long."""
-
-    def end(*_: object) -> None:
-        traceback.print_stack()
-        raise TimeoutError(f"the measurement was ended after {seconds} s; where it was is said above")
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _line(figure: Figure) -> str:

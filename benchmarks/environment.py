@@ -36,7 +36,8 @@ BODY = json.dumps(
 ).encode()
 PORT = 8002
 IDENTITY = ("-c", "user.name=bench", "-c", "user.email=bench@example.org")
-PAUSE = 0.002  # seconds between two looks of one who waits
+PAUSE = 0.002  # seconds at least between two looks of one who waits
+SHARE = 0.01  # of the time waited so far: a wait becomes longer by no more than that, and the looks take little of it
 WAIT_LIMIT = 60.0  # seconds after which waiting has failed
 
 
@@ -79,11 +80,12 @@ def answer(offset: int = 0) -> bytes:
 
 
 def wait_for(what: str, look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_LIMIT
+    begun = time.monotonic()
     while not look():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > WAIT_LIMIT:
             raise LoadFailed(f"waited {WAIT_LIMIT:g} s in vain for {what}")
-        time.sleep(PAUSE)
+        time.sleep(max(PAUSE, waited * SHARE))
 
 
 def answers(target: Target) -> bool:

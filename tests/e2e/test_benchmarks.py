@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +18,10 @@ import pytest
 from benchmarks.__main__ import SECTIONS
 from tests.support.pages import ROOT, blocks
 
-#: The first test waits for all sections, and for the installation of the peers beside them.
+#: The first test waits for all sections, and for the installation of the peers beside them. They are ended before the
+#: test is, so that what they printed is shown and what they started is removed.
 pytestmark = pytest.mark.timeout(1800)
+LIMIT, CLEANUP = 1500, 120  # seconds that all sections may take, and to remove what they started
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,30 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
     wanted = {item.callspec.params["name"] for item in here}
     result = tmp_path_factory.mktemp("benchmarks") / "bench.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", *(name for name in SECTIONS if name in wanted)],
-        cwd=ROOT,
-        env={**os.environ, "BENCH_RESULT": str(result)},
-        capture_output=True,
-        text=True,
-    )
-    told = done.stdout + done.stderr
+    command = [sys.executable, "-m", "benchmarks", "--quick", *(name for name in SECTIONS if name in wanted)]
+    code, told = run(command, result)
     assert result.exists(), told
     sections = json.loads(result.read_text())["sections"]
-    assert (done.returncode == 0) == all(section["figures"] for section in sections.values()), told
+    assert (code == 0) == all(section["figures"] for section in sections.values()), told
     return Measured(told, sections)
+
+
+def run(command: list[str], result: Path) -> tuple[int, str]:
+    """The exit code of the command and what it printed, also if it had to be ended."""
+    printed = result.with_suffix(".log")
+    env = {**os.environ, "BENCH_RESULT": str(result)}
+    with (
+        printed.open("wb") as log,
+        subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log) as process,
+    ):
+        try:
+            process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(CLEANUP)
+            process.kill()
+    return process.returncode, printed.read_text()
 
 
 @pytest.mark.parametrize("name", SECTIONS)
