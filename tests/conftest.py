@@ -49,8 +49,8 @@ def _restore_signals() -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """A test that hangs is interrupted by a signal (`timeout_method` in setup.cfg). Where Python code does not get to
-    handle it, this process prints the stacks of its threads and exits. In `make test` pytest-xdist reports this one
-    test as failed and goes on with the others in a new process; `make check` has no other one and fails there."""
+    handle it, this process prints the stacks of its threads and exits. Then pytest-xdist reports this one test as
+    failed and goes on with the others in a new process; where it is not, scripts/unit-tests begins again with it."""
     marker = item.get_closest_marker("timeout")
     _LAST_RESORT.cover(float(marker.args[0] if marker and marker.args else item.config.getini("timeout")))
     try:

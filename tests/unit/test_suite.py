@@ -9,10 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_for
 from tests.unit.conftest import SLOW
 
 TESTS = Path(__file__).parents[1]
@@ -30,6 +32,15 @@ def test_that_no_signal_reaches():
 
 def test_that_is_well():
     pass
+"""
+BLOCKED = """
+import os
+import pathlib
+import time
+
+def test_that_waits():
+    pathlib.Path(os.environ["BEGUN"]).touch()
+    time.sleep(3600)
 """
 LEAKING = """
 import socket
@@ -53,14 +64,25 @@ def test_programs_are_started_with_the_default_actions():
 """
 
 
-def run(folder: Path, source: str, ignored: tuple[signal.Signals, ...] = ()) -> str:
+def xdist(_: Path) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-q", "-n", "1"]
+
+
+def script(folder: Path) -> list[str]:
+    """As `make check` and `make test` run unit tests."""
+    return [str(TESTS.parent / "scripts" / "unit-tests"), str(folder / "results.xml")]
+
+
+def run(
+    folder: Path,
+    source: str,
+    ignored: tuple[signal.Signals, ...] = (),
+    program: Callable[[Path], list[str]] = xdist,
+) -> str:
     """The output of pytest with the suite's settings."""
     shutil.copy(TESTS / "conftest.py", folder)
     (folder / "test_it.py").write_text(source)
     arguments = [
-        "-q",
-        "-n",
-        "1",
         "--rootdir",
         str(folder),
         "-c",
@@ -73,7 +95,7 @@ def run(folder: Path, source: str, ignored: tuple[signal.Signals, ...] = ()) -> 
             signal.signal(number, signal.SIG_IGN)
 
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *arguments, "-p", "no:cacheprovider"],
+        [*program(folder), *arguments, "-p", "no:cacheprovider"],
         env={**os.environ, "PYTEST_XDIST_WORKER": ""},
         preexec_fn=ignore,
         capture_output=True,
@@ -82,11 +104,25 @@ def run(folder: Path, source: str, ignored: tuple[signal.Signals, ...] = ()) -> 
 
 
 @pytest.mark.slow
-def test_a_test_that_hangs_fails_alone(tmp_path: Path) -> None:
-    output = run(tmp_path, HANGING)
+@pytest.mark.parametrize("program", [xdist, script])
+def test_a_test_that_hangs_fails_alone(tmp_path: Path, program: Callable[[Path], list[str]]) -> None:
+    output = run(tmp_path, HANGING, program=program)
     assert re.search(r"FAILED .*::test_that_waits", output), output
     assert re.search(r"FAILED .*::test_that_no_signal_reaches", output), output
     assert "2 failed, 1 passed" in output, output
+
+
+@pytest.mark.slow
+def test_the_processes_of_an_interrupted_script_end_with_it(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(BLOCKED)
+    begun = tmp_path / "begun"
+    environ = {**os.environ, "PYTEST_XDIST_WORKER": "", "BEGUN": str(begun)}
+    with subprocess.Popen([*script(tmp_path), str(tmp_path)], env=environ, stdout=subprocess.PIPE) as running:
+        assert running.stdout
+        wait_for(lambda: begun.exists() or running.poll() is not None, limit=120.0)
+        running.terminate()
+        running.stdout.read()  # ends when nobody has it any more
+    assert running.returncode == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow
