@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from controller.store import large_values
 from controller.store.error_rules import translated
 from controller.store.sqlite import CACHE, transaction
 
@@ -93,7 +94,7 @@ class CallFile:
         self.path = path
         self._lock = path.with_name(f"{path.name}.lock")
         self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._opened: list[large_values.Connection] = []
 
     def close(self) -> None:
         for connection in self._opened:
@@ -113,12 +114,17 @@ class CallFile:
         """Yield this thread's connection. A damaged file is set aside, and the next use finds a new one."""
         with translated(self.path):
             self._local.used = None
+            connection = None
             try:
-                yield self._connection()
+                connection = self._connection()
+                yield connection
             except sqlite3.DatabaseError as error:
                 if (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in _SPOILT:
                     self._set_aside(error, self._local.used)
                 raise
+            finally:
+                if connection is not None and connection.keeps_large and not connection.in_transaction:
+                    self._forget()
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -127,9 +133,9 @@ class CallFile:
 
     # --- connections -------------------------------------------------------------------------------------------
 
-    def _connection(self) -> sqlite3.Connection:
+    def _connection(self) -> large_values.Connection:
         """Return the connection to the file at the path: another worker may have set aside the one of before."""
-        known: tuple[sqlite3.Connection, Mark | None] | None = getattr(self._local, "open", None)
+        known: tuple[large_values.Connection, Mark | None] | None = getattr(self._local, "open", None)
         if known is not None and known[1] == _mark(self.path):
             self._local.used = known[1]
             return known[0]
@@ -150,7 +156,7 @@ class CallFile:
             with suppress(ValueError):
                 self._opened.remove(known[0])
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> large_values.Connection:
         """Open the file, and wait while another worker makes it: SQLite itself does not wait to change the journal."""
         for _ in range(int(TIMEOUT / MOMENT)):
             try:
@@ -161,7 +167,7 @@ class CallFile:
                 time.sleep(MOMENT)
         return self._made()
 
-    def _made(self) -> sqlite3.Connection:
+    def _made(self) -> large_values.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked(fcntl.LOCK_SH):
             with suppress(
@@ -171,8 +177,14 @@ class CallFile:
             self._local.used = _mark(self.path)
             return self._connected()
 
-    def _connected(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=TIMEOUT, isolation_level=None, check_same_thread=False)
+    def _connected(self) -> large_values.Connection:
+        db = sqlite3.connect(
+            self.path,
+            timeout=TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=large_values.Connection,
+        )
         try:
             db.row_factory = sqlite3.Row
             # Set only once, since setting it takes the lock of writers.

@@ -27,7 +27,7 @@ from typing import Any
 from controller.domain.errors import ControllerError, Stalled
 from controller.domain.reasons import Reason
 from controller.domain.text import storable
-from controller.store import inbox
+from controller.store import inbox, large_values
 from controller.store.database_files import claim_folder, leave_open
 from controller.store.error_rules import (
     BUSY_TIMEOUT,
@@ -57,7 +57,7 @@ WAL_LIMIT = 16 * 2**20  # bytes kept of the write-ahead log after a checkpoint
 CACHE = 500
 
 
-class _Connection(sqlite3.Connection):
+class _Connection(large_values.Connection):
     """A connection that stores texts which are not valid UTF-8 with U+FFFD. This is the last resort for texts
     that were not made `printable`: a lost character is better than a lost status. A statement that has found the index
     of the log in the middle of a change is run again.
@@ -106,7 +106,7 @@ def _read_text(raw: bytes) -> str:
 class _Handle:
     """One thread's connection, closed with the thread."""
 
-    def __init__(self, connection: sqlite3.Connection, place: Place) -> None:
+    def __init__(self, connection: _Connection, place: Place) -> None:
         self.connection = connection
         self.place = place  # of `asked`
         self.process = os.getpid()
@@ -120,6 +120,15 @@ class _Handle:
 _inherited: list[_Handle] = []  # connections of a parent process: they must be neither used nor closed here
 
 
+class _ThreadState(threading.local):
+    """`place`: where the file of others was last found. `depth`: how many uses of the connection are within each other
+    at the moment."""
+
+    place: Place
+    handle: _Handle | None = None
+    depth = 0
+
+
 class Database:
     """The file at `path`, which must exist (`prepare`), together with the requests of other processes. A
     `guest` reads the state and writes requests; the owner writes both.
@@ -130,7 +139,7 @@ class Database:
         self.guest = guest
         self.shared = SharedFile(shared_path(path), path.with_name("asked-own.db"))
         self._looked = self._looked_through = 0.0
-        self._local = threading.local()
+        self._local = _ThreadState()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._lock = threading.Lock()
 
@@ -190,13 +199,13 @@ class Database:
         with self.read():
             place = self.shared.place()
             if place.path == self.shared.path and (why := self.shared.fault()):
-                self.shared.set_aside(why, place.mark, self._first_wish(getattr(self._local, "handle", None)))
+                self.shared.set_aside(why, place.mark, self._first_wish(self._local.handle))
 
     def close(self) -> None:
         with self._lock:
             for handle in self._handles:
                 handle.connection.close()
-        self._local = threading.local()
+        self._local = _ThreadState()
         if not self.guest:
             leave_open(self.path)
 
@@ -214,7 +223,7 @@ class Database:
         raise AssertionError
 
     def _sound_handle(self) -> _Handle:
-        handle: _Handle | None = getattr(self._local, "handle", None)
+        handle: _Handle | None = self._local.handle
         if handle is not None and handle.process != os.getpid():
             _inherited.append(handle)
             handle = None
@@ -228,6 +237,22 @@ class Database:
         if not self.guest:
             self._require_sound(handle)
         return handle
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        """Close this thread's connection after its last use if it keeps a large value."""
+        self._local.depth += 1
+        try:
+            yield
+        finally:
+            self._local.depth -= 1
+            if not self._local.depth:
+                self._forget_large()
+
+    def _forget_large(self) -> None:
+        handle = self._local.handle
+        if handle is not None and handle.connection.keeps_large and handle.process == os.getpid():
+            self._local.handle = None
 
     def _place(self) -> Place:
         """Return the file of others. Guests must notice, too, that the file was replaced."""
@@ -301,7 +326,7 @@ class Database:
     def _watched(self, reading: bool = False) -> Iterator[None]:
         """Translate errors. One that others have caused is reported as such, and handled, so that it does not
         occur again. Readers wait only for the file of others."""
-        with translated(self.path):
+        with translated(self.path), self._used():
             try:
                 yield
             except (sqlite3.Error, ControllerError, UnicodeDecodeError) as error:
@@ -315,7 +340,7 @@ class Database:
     def _are_others_to_blame(self, error: sqlite3.Error, reading: bool) -> bool:
         """Return True if others have caused the error; the daemon then sets their file aside. Do not call it
         within a transaction, which ends with the same error."""
-        code, handle = primary_code(error), getattr(self._local, "handle", None)
+        code, handle = primary_code(error), self._local.handle
         if code in _OURS or (handle is not None and handle.connection.in_transaction):
             return False
         if self.guest:
@@ -350,7 +375,7 @@ class Database:
     def _set_aside(self, error: SharedFileError, tries_left: int) -> None:
         if self.guest or not tries_left or primary_code(error) in _OURS:
             raise error
-        handle: _Handle | None = getattr(self._local, "handle", None)
+        handle: _Handle | None = self._local.handle
         why = _HELD if primary_code(error) == sqlite3.SQLITE_BUSY else str(error)
         # Not the file that is there now: another thread may have replaced the one that failed.
         self.shared.set_aside(why, self._local.place.mark, self._first_wish(handle))
@@ -375,7 +400,7 @@ _HELD = "it was held locked for too long"
 _OURS = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_CONSTRAINT}
 
 
-def connect(path: Path, guest: bool = False, shared: Path | None = None) -> sqlite3.Connection:
+def connect(path: Path, guest: bool = False, shared: Path | None = None) -> _Connection:
     """Open a connection. `isolation_level=None`: the driver begins no transactions. No file is created. A
     guest also reads the index of the write-ahead log, without being able to change it.
     """
