@@ -24,7 +24,7 @@ SETTINGS: dict[str, object] = {
 }
 
 
-@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.timeout(SECONDS + 900)
 def test_the_platform_ends_as_declared_whatever_happens(tmp_path: Path) -> None:
     print(f"chaos: CHAOS_SEED={SEED} CHAOS_SECONDS={SECONDS:.0f}", flush=True)
     platform = Platform(tmp_path / "platform", **SETTINGS)

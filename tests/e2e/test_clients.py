@@ -22,7 +22,7 @@ TOKEN = "sk-correct-horse-battery"
 USER = {"ann": "correct-horse"}
 AUTHORIZATION = "Basic " + base64.b64encode(b"ann:correct-horse").decode()
 
-pytestmark = pytest.mark.timeout(300)  # the environments are made by the first test
+pytestmark = pytest.mark.timeout(900)  # the environments are made by the first test
 
 SOURCE = '''
 def predict(inputs):

@@ -34,7 +34,6 @@ def predict(inputs):
 USES: dict[str, Any] = {
     "envFrom": [{"secretRef": {"name": "scorer-keys"}}, {"secretRef": {"name": "scorer-users"}}]
 }
-pytestmark = pytest.mark.timeout(240)
 
 
 def manifest_of_the_page() -> str:

@@ -25,7 +25,7 @@ SEES = ECHO.replace(
 )
 
 pytestmark = [
-    pytest.mark.timeout(300),  # an engine is started, and five containers one after another
+    pytest.mark.timeout(900),  # an engine is started, and five containers one after another
     pytest.mark.skipif(not available(), reason="needs root for an engine of its own"),
     pytest.mark.skipif(not has_compiler(), reason="needs a C compiler for the stand-in"),
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),

@@ -63,7 +63,7 @@ def declare(module: Module, registry: LocalRegistry, **follow: object) -> str:
     return module.api().push()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_from_the_registry_into_service_and_back_and_into_git(
     platform: Platform, module: Module, app: str, registry: LocalRegistry, client: docker.APIClient
 ) -> None:

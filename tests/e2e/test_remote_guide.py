@@ -28,7 +28,7 @@ BEFORE = Block(PAGE, 0, "sh", 'cd "$HOME"\n')
 SHOWN = (BEFORE, *blocks(PAGE, "sh"))
 SERVER = "https://models.example.org"
 APP = AppName("demo-colors")
-pytestmark = pytest.mark.timeout(300)  # an environment is made, and two versions are built
+pytestmark = pytest.mark.timeout(900)  # an environment is made, and two versions are built
 #: Answers what Git asks for.
 ASKPASS = '#!/bin/sh\ncase "$1" in Username*) echo anna ;; *) cat {token} ;; esac\n'
 

@@ -257,7 +257,7 @@ def check(
     assert names(of_folder(folder, dockerfile)) == of_commit
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_each_pattern_leaves_out_what_it_leaves_out_of_docker_build(
     client_of: DockerClient, tmp_path: Path
 ) -> None:

@@ -130,7 +130,7 @@ def left(client: docker.APIClient, instance: str, tag: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + 30 * KILLS)
+@pytest.mark.timeout(300 + 60 * KILLS)
 @pytest.mark.parametrize("builder", ["classic", "buildkit"])
 def test_nothing_is_left_of_killed_builds(
     client: docker.APIClient, instance: str, tmp_path: Path, builder: str

@@ -134,7 +134,7 @@ def test_killed_right_before(harness: Harness, name: str, point: str) -> None:
     check(harness, harness.until(id), SCENARIOS[name], f"after death before {point!r}")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_backlog_of_a_thousand_over_several_deaths(tmp_path: Path) -> None:
     """Killed at any moment, with eight runs under way."""
     with closing(Harness(tmp_path, RunSettings(concurrent=8, per_app=100))) as harness:

@@ -125,7 +125,7 @@ def sdks() -> Path:
     return environment / "bin"
 
 
-@pytest.mark.timeout(300)  # boto3 is installed first
+@pytest.mark.timeout(900)  # boto3 is installed first
 def test_boto3_as_the_documentation_shows_it(sdks: Path, box: dict[str, str]) -> None:
     (block,) = [block for block in blocks(PAGE) if block.language == "python" and "boto3" in block.text]
     command = [str(sdks / "python"), "-c", block.text + BOTO3]
@@ -133,7 +133,7 @@ def test_boto3_as_the_documentation_shows_it(sdks: Path, box: dict[str, str]) ->
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_command_line_of_amazon(sdks: Path, box: dict[str, str], tmp_path: Path) -> None:
     account = {
         "AWS_ENDPOINT_URL": box["UNIP_S3_ENDPOINT"],

@@ -35,7 +35,7 @@ GROUPS = [
 
 pytestmark = [
     pytest.mark.skipif(browser() is None, reason="needs Chromium: scripts/test-tools"),
-    pytest.mark.timeout(300),  # the first test makes an environment
+    pytest.mark.timeout(900),  # the first test makes an environment
 ]
 
 

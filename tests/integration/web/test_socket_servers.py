@@ -23,7 +23,7 @@ from tests.support.waiting import wait_for
 from .conftest import ROOT, Web, demo_route
 
 pytestmark = pytest.mark.timeout(
-    300
+    900
 )  # the environments are made first, and the servers take their time to start
 
 STREAMLIT = """

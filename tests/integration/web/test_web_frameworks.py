@@ -20,7 +20,7 @@ from tests.support.waiting import wait_for
 
 from .conftest import Reply, Web, demo_route
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the first test makes the environment
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test makes the environment
 
 ROOT = Path(__file__).parents[3]
 GUIDE = ROOT / "docs" / "guide" / "web-frameworks.md"

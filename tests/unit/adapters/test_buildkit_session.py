@@ -11,11 +11,9 @@ from pathlib import Path
 import h2.config
 import h2.connection
 import h2.events
-import pytest
 
 from controller.adapters.docker.buildkit.session import BuildSession
 
-pytestmark = pytest.mark.timeout(60)
 HEALTH = [
     (":method", "POST"),
     (":scheme", "http"),

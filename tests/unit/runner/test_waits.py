@@ -70,7 +70,7 @@ def play_all(harness: Harness, faults: list[str]) -> dict[str, Run]:
         assert not harness.died, harness.died
         return {fault: harness.let_pass(5.0).run(id) for fault, id in ids.items()}
 
-    return wait_for(look, lambda runs: all(run.state.terminal for run in runs.values()), limit=90.0)
+    return wait_for(look, lambda runs: all(run.state.terminal for run in runs.values()), limit=240.0)
 
 
 class Paced(FakeClock):
