@@ -79,12 +79,12 @@ class GuardedStep:
             self._not_before = 0.0
 
 
-def run_steps(steps: Iterable[GuardedStep], stop: threading.Event, pause: float) -> None:
-    """Call the steps in turn until `stop`, with a pause in seconds after each round."""
+def run_steps(steps: Iterable[GuardedStep], stop: threading.Event, wait: Callable[[], object]) -> None:
+    """Call the steps in turn until `stop`, and `wait` after each round."""
     while not stop.is_set():
         for step in steps:
             step()
-        stop.wait(pause)
+        wait()
 
 
 class GuardedGroup:

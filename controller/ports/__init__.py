@@ -33,7 +33,7 @@ from controller.ports.store.requests import Requests
 from controller.ports.store.routes import Gateways, Routes
 from controller.ports.store.runs import QueueLimits, RunLimits, Runs, Schedules
 from controller.ports.store.secrets import AgeKeyStore, Secrets
-from controller.ports.store.state import Store
+from controller.ports.store.state import CommitWatch, Store
 from controller.ports.store.webhooks import Webhooks, WebhookUnderWay
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "ChatSender",
     "Clock",
     "CommitDraft",
+    "CommitWatch",
     "ContainerLogReader",
     "Engine",
     "EngineEvent",

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -23,7 +24,7 @@ from controller.reconcile.deps import PassOutcome
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.01  # seconds between checks of the database's change counter, some 5 µs each
+_SHORTEST, _LONGEST = 0.01, 0.1  # seconds between two rounds of the loop if nothing is committed
 _BEAT = 1.0
 _AFTER_FAILURE = 60.0  # seconds before a pass that could not even save its status is tried again
 _UNWRITABLE = "its outcome could not be saved; see the traceback in the daemon's log"
@@ -41,18 +42,23 @@ class ControlLoop:
     _busy: set[Future[None]] = field(default_factory=set, init=False)
     _next_beat: float = field(default=0.0, init=False)
     _due: float | None = field(default=0.0, init=False)  # when the next request may be claimed
+    _wake: Callable[[], None] = field(default=lambda: None, init=False)  # ends the wait of the loop
 
     def run(self, stop: threading.Event) -> None:
         """Run until `stop`, then wait for the passes under way, which notice that they should end. If the
         state cannot be written right now (a full disk, say), the loop continues without a heartbeat.
         """
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="reconcile") as pool:
+        with (
+            closing(self.store.commit_watch()) as watch,
+            ThreadPoolExecutor(self.workers, thread_name_prefix="reconcile") as pool,
+        ):
+            self._wake = watch.wake
             steps = (
                 GuardedStep("could not write the heartbeat", self._beat_if_due, longest=_BEAT),
                 GuardedStep("could not claim requests", partial(self._claim_if_due, pool, stop)),
             )
             try:
-                run_steps(steps, stop, _POLL)
+                run_steps(steps, stop, lambda: watch.wait(self._until_due()))
             finally:
                 stop.set()  # otherwise the passes under way would run to their ends
 
@@ -70,6 +76,13 @@ class ControlLoop:
             self._claim_all(pool, now, stop)
             self._due = self.store.requests.next_due()
 
+    def _until_due(self) -> float:
+        """Return the seconds after which the loop goes on although nothing wakes it: to notice `stop`, a request that
+        is due, and a commit that woke nobody."""
+        if self._due is None or len(self._busy) >= self.workers:
+            return _LONGEST
+        return min(_LONGEST, max(_SHORTEST, self._due - self.clock.now()))
+
     def _collect(self) -> bool:
         done = {future for future in self._busy if future.done()}
         self._busy -= done
@@ -77,7 +90,9 @@ class ControlLoop:
 
     def _claim_all(self, pool: ThreadPoolExecutor, now: float, stop: threading.Event) -> None:
         while len(self._busy) < self.workers and (request := self.store.requests.claim(now)):
-            self._busy.add(pool.submit(self._serve, request, stop))
+            future = pool.submit(self._serve, request, stop)
+            self._busy.add(future)
+            future.add_done_callback(lambda _: self._wake())
 
     def _serve(self, request: ReconcileRequest, stop: threading.Event) -> None:
         begun = self.clock.now()

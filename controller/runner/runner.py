@@ -1,7 +1,7 @@
 """`Runner` hands out runs, as many as the limits and the disk allow, and drives those that are under way.
 
-One dispatcher thread, like that of the control loop, watches the database's change counter and acts on what
-is stored, whatever has written it. A run that was just claimed, one that a dead daemon has left, and one
+One dispatcher thread, like that of the control loop, wakes when something is committed and acts on what is
+stored, whatever has written it. A run that was just claimed, one that a dead daemon has left, and one
 whose drive ended by a bug are the same to it: active, but not driven.
 """
 
@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +30,7 @@ from controller.runner.run_worker import RunWorker
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.01  # seconds between checks of the database's change counter, some 5 µs each
+_ROUND = 0.1  # seconds between two rounds of the loop if nothing is committed
 _LOOK = 0.1  # the shortest time between checks of all active runs, while some change
 _BACKSTOP = 1.0  # the longest time between checks: free space on the disk, say, is not reported
 _REDRIVE = 5.0  # before a run whose drive ended by a bug is driven again
@@ -73,13 +75,18 @@ class Runner:
         self._has_ended = True  # or was added, so that a run may find its turn
         self._ending = False
         self._disk_is_low = False
+        self._wake: Callable[[], None] = lambda: None  # ends the wait of the loop
 
     def run(self, stop: threading.Event) -> None:
         """Run until `stop`; containers continue. While the state cannot be read or written, it waits, and
         bugs in its steps do not end it: see guards.py.
         """
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="run") as pool:
+        with (
+            closing(self._deps.store.commit_watch()) as watch,
+            ThreadPoolExecutor(_THREADS, thread_name_prefix="run") as pool,
+        ):
             self._ending = False
+            self._wake = watch.wake
             steps = (
                 GuardedStep("could not finish ended runs", self._collect),
                 GuardedStep("could not begin runs", partial(self._claim_if_due, pool, stop)),
@@ -88,7 +95,7 @@ class Runner:
                 GuardedStep("could not measure what runs take on the disk", partial(self._measure, pool)),
             )
             try:
-                run_steps(steps, stop, _POLL)
+                run_steps(steps, stop, lambda: watch.wait(self._until_check()))
             finally:
                 self._ending = True  # otherwise it would wait for the ends of all runs
                 # A pool that shuts down takes no new tasks, and runs that are stopping may still need a
@@ -110,6 +117,12 @@ class Runner:
         if self._has_ended or time.monotonic() - self._last_claim >= _BACKSTOP:
             self._claim_all(pool, stop)
             self._has_ended, self._last_claim = False, time.monotonic()
+
+    def _until_check(self) -> float:
+        """Return the seconds after which the loop goes on although nothing wakes it."""
+        if not self._changed:
+            return _ROUND
+        return min(_ROUND, max(0.0, self._last_look + _LOOK - time.monotonic()))
 
     def _check_if_due(self, pool: Executor, stop: threading.Event) -> None:
         if time.monotonic() - self._last_look >= (_LOOK if self._changed else _BACKSTOP):
@@ -168,7 +181,9 @@ class Runner:
             run.id,
             self.disk.refusal,
         )
-        self._driven[run.id] = _RunThread(drive, pool.submit(drive.run))
+        future = pool.submit(drive.run)
+        self._driven[run.id] = _RunThread(drive, future)
+        future.add_done_callback(lambda _: self._wake())
 
     def _give_up(self, run: Run) -> None:
         """Give up a run, which would otherwise hold its place forever. The sweep removes its containers."""

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from controller import __version__
@@ -56,7 +57,7 @@ _TOLD = {
     MessageKind.NOTIFICATION: Localizable("four hours"),
 }
 TIMEOUT = 20.0  # seconds for one attempt
-_POLL = 0.05  # seconds between checks of the database's change counter
+_ROUND = 0.1  # seconds between two rounds of the loop if nothing is committed
 _BACKSTOP = 1.0  # the longest time between checks for due messages
 _GRACE = 1.0  # seconds at the end for messages under way: what is not recorded is sent again
 
@@ -93,6 +94,7 @@ class WebhookDispatcher:
         self._unwritten: list[_Sent] = []
         self._last_look = -_BACKSTOP
         self._look_now = False  # there is capacity again, or a change
+        self._wake: Callable[[], None] = lambda: None  # ends the wait of the loop
 
     def run(self, stop: threading.Event) -> None:
         """Run until `stop`. While the state cannot be read or written, it waits."""
@@ -100,10 +102,13 @@ class WebhookDispatcher:
             GuardedStep("could not record the results of webhooks", self._write_down),
             GuardedStep("could not send webhooks", self._send_due_if_time),
         )
-        while not stop.is_set():
-            self._collect(_POLL)
-            for step in steps:
-                step()
+        with closing(self._deps.store.commit_watch()) as watch:
+            self._wake = watch.wake
+            while not stop.is_set():
+                watch.wait(_ROUND)
+                self._collect(0.0)
+                for step in steps:
+                    step()
         GuardedStep("could not record all results at the end; webhooks may be sent again", self._end)()
 
     def _send_due_if_time(self) -> None:
@@ -153,6 +158,7 @@ class WebhookDispatcher:
             log.exception("bug in a webhook", extra=_fields(message))
             verdict = _BUG
         self._results.put(_Sent(message, verdict))
+        self._wake()
 
     def _send(self, message: Message) -> DeliveryDecision:
         if message.kind is MessageKind.COMMIT_STATUS:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from controller.disk import free_percent
 from controller.domain.errors import Stalled, Transient
@@ -41,6 +41,10 @@ from controller.domain.routing.async_calls import (
 from controller.domain.text import storable
 from controller.domain.units import about_size
 from controller.store.calls_file import CallFile
+from controller.store.commit_watch import open_commit_watch
+
+if TYPE_CHECKING:
+    from controller.ports import CommitWatch
 
 GONE: Final = 100_000  # ids of removed calls that are remembered, the newest
 AT_ONCE: Final = 200  # calls that are removed or ended in one transaction
@@ -465,6 +469,10 @@ class CallTable:
     def changed(self) -> bool:
         """Return True if another connection has changed something since the last call in this thread."""
         return self._file.changed()
+
+    def commit_watch(self) -> CommitWatch:
+        """Return a new watch for commits, of this process and others."""
+        return open_commit_watch((self.path,))
 
     def use(self) -> tuple[Mapping[AppName, int], Mapping[AppName, int]]:
         """Return, by app, how many calls wait for the component with the most, and the bytes of all."""

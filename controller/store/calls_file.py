@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from controller.store import large_values
+from controller.store.database_files import announce
 from controller.store.error_rules import translated
 from controller.store.sqlite import CACHE, transaction
 
@@ -128,8 +129,12 @@ class CallFile:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        with self.read() as db, transaction(db):
-            yield db
+        with self.read() as db:
+            rows = db.total_changes
+            with transaction(db):
+                yield db
+            if db.total_changes != rows:
+                announce(self.path)
 
     # --- connections -------------------------------------------------------------------------------------------
 

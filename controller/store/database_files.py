@@ -1,5 +1,5 @@
-"""The files of the state and their folders: who may read and write them, and a lock that keeps processes apart while
-one sets them up.
+"""The files of the state and their folders: who may read and write them, a lock that keeps processes apart while one
+sets them up, and how a commit is announced to processes that wait for one (`commit_watch`).
 """
 
 from __future__ import annotations
@@ -96,3 +96,12 @@ def leave_open(path: Path) -> None:
     with suppress(OSError):
         for suffix in LOGS:
             _make_file(path.with_name(path.name + suffix), FILE_MODE)
+
+
+def announce(path: Path) -> None:
+    """Wake all who watch the folder of the database at `path` after a commit to it: inotify reports that the times of
+    the file were set. The file is not opened for it, because to close it again would drop the locks that SQLite has on
+    it. Links are not followed, and a failure is not reported: who waits looks now and then although nothing wakes them.
+    """
+    with suppress(OSError):
+        os.utime(path, follow_symlinks=False)

@@ -28,7 +28,7 @@ from controller.domain.errors import ControllerError, Stalled
 from controller.domain.reasons import Reason
 from controller.domain.text import storable
 from controller.store import inbox, large_values
-from controller.store.database_files import claim_folder, leave_open
+from controller.store.database_files import announce, claim_folder, leave_open
 from controller.store.error_rules import (
     BUSY_TIMEOUT,
     SPOILT,
@@ -159,6 +159,7 @@ class Database:
         with self._watched():
             connection, nested = self._begun()
             commit, rollback = _NESTED if nested else _OUTERMOST
+            rows = connection.total_changes
             try:
                 yield connection
                 connection.execute(commit)
@@ -168,6 +169,8 @@ class Database:
                     if nested:
                         connection.execute(commit)
                 raise
+            if not nested and connection.total_changes != rows:
+                announce(self.shared.path if self.guest else self.path)
 
     def changed(self) -> bool:
         """Return whether another connection has committed since this thread's last call; true at the first

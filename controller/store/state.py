@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +21,7 @@ from controller.store.activity import ActivityTable
 from controller.store.apps import STATUSES, AppTable
 from controller.store.boxes import BoxTable
 from controller.store.branches import BranchTable
+from controller.store.commit_watch import open_commit_watch
 from controller.store.database_files import has_logs, unprepared
 from controller.store.error_rules import primary_code
 from controller.store.events import EventLog
@@ -161,6 +163,8 @@ class SqliteStore:
         asked = (requests, runs, secrets, orders, routes, webhooks)
         self._intake = None if guest else Intake(database, clock, *asked, queue)
         self._untaken = False  # requests could not be taken in
+        # All threads that wait for changes wake at once. One that finds the database locked sleeps for milliseconds.
+        self._taking = threading.Lock()
         requests.take_in = runs.take_in = self._take_in
         self._handles: Callable[[], frozenset[str]] = lambda: routes.handles() | repositories.handles()
         self.schedules = schedules = ScheduleTable(database, rows)
@@ -190,8 +194,12 @@ class SqliteStore:
         changed = self._database.changed()
         if changed or self._untaken:
             self._untaken = True
-            self._take_in()
+            with self._taking:
+                self._take_in()
         return changed
+
+    def commit_watch(self) -> ports.CommitWatch:
+        return open_commit_watch((self._database.path, self._database.shared.path))
 
     def _take_in(self) -> None:
         if self._intake is not None:

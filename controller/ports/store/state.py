@@ -25,6 +25,28 @@ from controller.ports.store.secrets import AgeKeyStore, Secrets
 from controller.ports.store.webhooks import Webhooks
 
 
+class CommitWatch(Protocol):
+    """Wakes one thread, or one event loop, after commits. It may wake without a reason, and a commit may stay without a
+    wake-up. So whoever waits asks whether something has changed each time, and now and then although nothing wakes
+    them. Commits that follow each other closely are one wake-up: see `controller.domain.pace`."""
+
+    def wait(self, seconds: float) -> None:
+        """Return after the next commit, of any process, or the next `wake`, and after `seconds` at the latest. What has
+        happened since the last call counts, too."""
+
+    def wake(self) -> None:
+        """End `wait` in another thread. Does nothing once the watch is closed."""
+
+    def fileno(self) -> int | None:
+        """Return a descriptor that can be read after a commit, for an event loop. None if this watch can only be asked
+        again and again, each `LONGEST_PAUSE` seconds."""
+
+    def clear(self) -> None:
+        """Forget what has happened, before a look at it."""
+
+    def close(self) -> None: ...
+
+
 class Store(Protocol):
     requests: Requests
     apps: Apps
@@ -53,6 +75,9 @@ class Store(Protocol):
     def changed(self) -> bool:
         """Return True if another connection has committed since this thread's last call (`PRAGMA
         data_version`, about 5 µs), and at the first call; a thread's own commits do not count."""
+
+    def commit_watch(self) -> CommitWatch:
+        """Return a new watch for commits, of this process and others. A child of a fork needs one of its own."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """Run a transaction (BEGIN IMMEDIATE … COMMIT); a nested one joins the outer one."""

@@ -1,5 +1,5 @@
-"""Tells everything in a worker that waits for async calls when something about them has changed: one query of the
-database's change counter, which takes some microseconds, serves all waiting callers and the dispatcher. After a change,
+"""Tells everything in a worker that waits for async calls when something about them has changed: one wake-up after a
+commit, and one query of the database's change counter, serve all waiting callers and the dispatcher. After a change,
 one more query finds the calls that have changed, however many callers wait: they share the event loop with all others.
 """
 
@@ -9,12 +9,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
 
 from controller.guards import GuardedStep
 from controller.store.calls import CallMark, CallTable
-
-POLL: Final = 0.02  # seconds
+from controller.web.commit_listener import CommitListener
 
 
 @dataclass(frozen=True)
@@ -30,21 +28,21 @@ class CallNews:
         self._table = table
         self.loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._listener: CommitListener | None = None
         self._look = GuardedStep("changes of async calls are not noticed", self._check)
         self._waiting: dict[asyncio.Future[None], WaitingCaller] = {}
         self._ends = GuardedStep("ends of async calls are not noticed", self._wake_some)
         self.stopping = False
 
     def start(self) -> None:
-        self._look()
-        self._timer = self.loop.call_later(POLL, self.start)
+        self._listener = CommitListener(self._table.commit_watch(), self._listen)
+        self._listener.start()
 
     def stop(self) -> None:
         """End all waits."""
         self.stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._listener is not None:
+            self._listener.close()
         self.tell()
         self._wake_all()
 
@@ -96,6 +94,10 @@ class CallNews:
         for woken in self._waiting:
             if not woken.done():
                 woken.set_result(None)
+
+    def _listen(self) -> float:
+        self._look()
+        return 0.0
 
     def _check(self) -> None:
         if self._table.changed():

@@ -2,7 +2,7 @@
 retired endpoints that still have calls in progress. Runs on the worker's event loop; only its reports, which
 write, go to a thread, since a write may have to wait for another process.
 
-It also notifies everything that waits for a change (`wait`), so that one poll serves all long polls and event
+It also notifies everything that waits for a change (`wait`), so that one wake-up serves all long polls and event
 streams."""
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from controller.domain.reasons import Reason
 from controller.domain.routing.routes import Route, Service
 from controller.guards import GuardedStep, report
 from controller.ports import Store
+from controller.web.commit_listener import CommitListener
 from controller.web.gateway.pool import ConnectionPool
 from controller.web.gateway.router import EMPTY_TABLE, Router, UpstreamTarget
 
 log = logging.getLogger(__name__)
 
-POLL = 0.01  # seconds; a query takes about 5 µs, the timer ten times that
 HEARTBEAT = 1.0
 RETRY = 0.2  # seconds after which a table that could not be loaded is asked for again
 PASSING = (
@@ -62,6 +62,7 @@ class RouteWatch:
         self._unheard = False
         self._stopping = False  # waits end, calls go on
         self._left = False
+        self._listener: CommitListener | None = None
         self._sweep = GuardedStep(
             "connections are not closed", lambda: pool.sweep(self.table.endpoints, self._loop.time())
         )
@@ -74,7 +75,8 @@ class RouteWatch:
         deadline = self._loop.time() + PATIENCE
         while not await self._has_begun(deadline):
             await asyncio.sleep(RETRY)
-        self._tick()
+        self._listener = CommitListener(self._store.commit_watch(), self._check)
+        self._listener.start()
         self._send_heartbeat()
 
     async def _has_begun(self, deadline: float) -> bool:
@@ -93,6 +95,8 @@ class RouteWatch:
 
     async def stop(self) -> None:
         self._left = True
+        if self._listener is not None:
+            self._listener.close()
         self.end_waits()
         if self._reporting is not None:
             await asyncio.wait([self._reporting])
@@ -130,9 +134,8 @@ class RouteWatch:
 
     # --- on the event loop -------------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
-        if self._left:
-            return
+    def _check(self) -> float:
+        """Follow a change. Return the least number of seconds until the next check."""
         try:
             if self._store.changed() or self._stale:
                 if self._store.routes.version() != self.table.version:
@@ -144,7 +147,7 @@ class RouteWatch:
             if not self._failing:  # the loaded routes stay in use
                 report("the route table cannot be refreshed", error)
             self._failing = self._stale = True
-        self._loop.call_later(RETRY if self._failing else POLL, self._tick)
+        return RETRY if self._failing else 0.0
 
     def _load(self) -> None:
         # Read the version first: routes that are newer than the reported version do no harm, older ones would.

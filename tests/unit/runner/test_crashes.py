@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from controller.domain.runs.run import RunState
+from controller.ports import CommitWatch
 from controller.runner.deps import RunnerDeps
 from tests.support.waiting import wait_for
 from tests.unit.runner.harness import Harness
@@ -100,6 +101,10 @@ class MortalStore:
 
     def changed(self) -> bool:
         return bool(self._store.changed())
+
+    def commit_watch(self) -> CommitWatch:
+        found: CommitWatch = self._store.commit_watch()
+        return found
 
     def transaction(self) -> AbstractContextManager[None]:
         found: AbstractContextManager[None] = self._store.transaction()
