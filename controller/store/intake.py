@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import sqlite3
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -81,9 +82,16 @@ class Intake:
         self._routes = routes
         self._webhooks = webhooks
         self._most = most
+        self._turn = threading.Lock()
         self._told = 0
         self._since = 0.0
         self._refused = 0
+
+    def take_in_turn(self) -> bool:
+        """Take in what there is now, one thread after the other. Not within a transaction. All threads that wait for
+        requests wake at once, and SQLite would let those sleep for milliseconds that find the database locked."""
+        with self._turn:
+            return self.take()
 
     def take(self) -> bool:
         """Take in what there is now; return False if it is more than one call takes. Checking takes no lock."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -163,8 +162,6 @@ class SqliteStore:
         asked = (requests, runs, secrets, orders, routes, webhooks)
         self._intake = None if guest else Intake(database, clock, *asked, queue)
         self._untaken = False  # requests could not be taken in
-        # All threads that wait for changes wake at once. One that finds the database locked sleeps for milliseconds.
-        self._taking = threading.Lock()
         requests.take_in = runs.take_in = self._take_in
         self._handles: Callable[[], frozenset[str]] = lambda: routes.handles() | repositories.handles()
         self.schedules = schedules = ScheduleTable(database, rows)
@@ -194,8 +191,8 @@ class SqliteStore:
         changed = self._database.changed()
         if changed or self._untaken:
             self._untaken = True
-            with self._taking:
-                self._take_in()
+            if self._intake is not None:
+                self._untaken = not self._intake.take_in_turn()
         return changed
 
     def commit_watch(self) -> ports.CommitWatch:
