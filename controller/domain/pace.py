@@ -18,4 +18,4 @@ def pause_after(took: float, shortest: float = 0.0) -> float:
 def next_pause(pause: float, waited: float) -> float:
     """Return the pause after a look at changes. `pause` was made before it, and then the next change came after
     `waited` seconds. Of a few changes each is seen at once; a flood of them costs a look each LONGEST_PAUSE."""
-    return min(2 * pause, LONGEST_PAUSE) if waited < LONGEST_PAUSE else FIRST_PAUSE
+    return min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE) if waited < LONGEST_PAUSE else FIRST_PAUSE

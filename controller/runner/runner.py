@@ -30,7 +30,7 @@ from controller.runner.run_worker import RunWorker
 
 log = logging.getLogger(__name__)
 
-_ROUND = 0.1  # seconds between two rounds of the loop if nothing is committed
+_SHORTEST, _ROUND = 0.01, 0.1  # seconds between two rounds of the loop if nothing is committed
 _LOOK = 0.1  # the shortest time between checks of all active runs, while some change
 _BACKSTOP = 1.0  # the longest time between checks: free space on the disk, say, is not reported
 _REDRIVE = 5.0  # before a run whose drive ended by a bug is driven again
@@ -122,7 +122,7 @@ class Runner:
         """Return the seconds after which the loop goes on although nothing wakes it."""
         if not self._changed:
             return _ROUND
-        return min(_ROUND, max(0.0, self._last_look + _LOOK - time.monotonic()))
+        return min(_ROUND, max(_SHORTEST, self._last_look + _LOOK - time.monotonic()))
 
     def _check_if_due(self, pool: Executor, stop: threading.Event) -> None:
         if time.monotonic() - self._last_look >= (_LOOK if self._changed else _BACKSTOP):

@@ -70,8 +70,8 @@ class InotifyCommitWatch:
     def wait(self, seconds: float) -> None:
         time.sleep(self._pause)
         begun = time.monotonic()
-        self._poll.poll(1000 * seconds)
-        self._pause = next_pause(self._pause, time.monotonic() - begun)
+        is_woken = self._poll.poll(1000 * seconds)
+        self._pause = next_pause(self._pause, time.monotonic() - begun) if is_woken else 0.0
         self.clear()
 
     def clear(self) -> None:

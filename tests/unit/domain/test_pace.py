@@ -15,7 +15,7 @@ def test_the_pause_follows_how_long_a_look_takes(took: float, shortest: float, p
 
 
 def test_a_few_changes_are_looked_at_soon_and_a_flood_seldom() -> None:
-    pauses = [FIRST_PAUSE]
+    pauses = [next_pause(0.0, 0.0)]
     for _ in range(6):
         pauses.append(next_pause(pauses[-1], 0.0))
     assert pauses == [0.001, 0.002, 0.004, 0.008, 0.01, 0.01, 0.01]
