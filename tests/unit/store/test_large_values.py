@@ -107,7 +107,7 @@ def test_of_a_call_that_waits_no_copy_stays(
 
         def call(number: int, text: str) -> None:
             request = CallRequest(b"/predict", b"", b"", b"r1", text.encode())
-            made, _ = table.submit(NewCall(DEMO, "api", TRAIN, "ann", request))
+            table.submit(NewCall(DEMO, "api", TRAIN, "ann", request))
             claimed = table.claim("w1", {(DEMO, TRAIN): 100})
             assert claimed is not None
             result = CallResult(200, (), text.encode())
