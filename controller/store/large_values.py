@@ -2,7 +2,7 @@
 
 SQLite copies what a statement is given, and frees the copy only when the statement is given something else. The driver
 keeps the last 128 statements of each connection. So a thread that has stored a few large bodies would hold as much
-memory until it ends. There is no call in the driver by which a statement forgets its values: whoever has a connection
+memory until it ends. There is no call in the driver by which a statement forgets its values: who has a connection
 closes it after a transaction that `keeps_large`, which costs a millisecond where storing the value took several."""
 
 from __future__ import annotations

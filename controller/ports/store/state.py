@@ -27,7 +27,7 @@ from controller.ports.store.webhooks import Webhooks
 
 class CommitWatch(Protocol):
     """Wakes one thread, or one event loop, after commits. It may wake without a reason, and a commit may stay without a
-    wake-up. So whoever waits asks whether something has changed each time, and now and then although nothing wakes
+    wake-up. So those who wait ask whether something has changed each time, and now and then although nothing wakes
     them. Commits that follow each other closely are one wake-up: see `controller.domain.pace`."""
 
     def wait(self, seconds: float) -> None:

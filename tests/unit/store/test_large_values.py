@@ -65,7 +65,9 @@ def in_threads() -> Iterator[Callable[[Callable[[int], object]], None]]:
         yield each
 
 
-def grown(used: Callable[[], int], in_threads: Callable[..., None], store: Callable[[int, str], object]) -> int:
+def grown(
+    used: Callable[[], int], in_threads: Callable[..., None], store: Callable[[int, str], object]
+) -> int:
     """How much more SQLite holds once each thread has stored a large value, beside its pages."""
     in_threads(lambda number: store(number, "x"))
     before = used()
