@@ -50,7 +50,7 @@ class GpuLeases:
 
     def view(self, desired: DesiredApp) -> GpuView:
         """Return what the planner has to know for this app."""
-        if not any(component.spec.resources.gpus for component in desired.components):
+        if not any(component.spec.resources.gpus for component in (*desired.components, *desired.left)):
             return NO_GPUS
         return self._view()
 

@@ -284,19 +284,20 @@ class CommitLoader:
         self.secrets = SecretSources(deps, app, loaded.spec.secrets)
         status_writer.record_secrets(secret_uses(loaded.spec, self.secrets.declared))
         status_writer.record_encrypted(loaded.spec.encrypted)
-        resolved = self._resolver(revision, paused).resolve(
-            spec, revision, status_writer.status, deps.store.routes.of(app), fresh
-        )
+        resolver, routes = self._resolver(revision, paused), deps.store.routes.of(app)
+        resolved = resolver.resolve(spec, revision, status_writer.status, routes, fresh)
+        left = resolver.left(spec, status_writer.status, routes)
         for subject, error in resolved.setbacks:
             if subject not in paused:
                 status_writer.set_back(subject, error, resolving=True)
         status_writer.drop_resolved(subject for subject, _ in resolved.setbacks)
-        idle = self.idle_timeouts(resolved.components)
+        idle = self.idle_timeouts((*resolved.components, *left))
         status_writer.record_resolved(revision.commit, resolved.pins, resolved.model_pins)
         return DesiredApp(
             app=app,
             revision=revision.commit,
             components=tuple(replace(c, asleep=idle.get(c.spec.name) == 0.0) for c in resolved.components),
+            left=tuple(replace(c, asleep=idle.get(c.spec.name) == 0.0) for c in left),
             boxes=loaded.spec.boxes,
             pipelines=resolved.pipelines,
             services=resolved.services,

@@ -180,7 +180,7 @@ class Resolver:
                 desired = self._component(component, spec, revision, memory, found)
         except (Stalled, Transient) as error:
             why = scrub(error.message, self.secrets)
-            if kept := self._last_good(component, status, route, error.reason, why):
+            if kept := self._last_good(component.name, status, route, error.reason, why):
                 found.components.append(kept)
                 found.note(component.name, ComponentKind.ML_COMPONENT, error)
             elif error.reason == Reason.MODEL_MISSING and route is None:
@@ -339,7 +339,8 @@ class Resolver:
         memory = status.component(desired.spec.name)
         if not memory or memory.failed_fingerprint not in desired.fingerprints:
             return desired
-        return self._last_good(desired.spec, status, route, memory.failure_reason, memory.failure) or desired
+        name, why = desired.spec.name, memory.failure
+        return self._last_good(name, status, route, memory.failure_reason, why) or desired
 
     def _with_last_good(
         self, desired: DesiredComponent, status: AppStatus, route: Route | None
@@ -354,16 +355,26 @@ class Resolver:
             or route.fingerprint in desired.fingerprints
         ):
             return desired
-        return replace(desired, last_good=self._last_good(desired.spec, status, route, Reason.NONE, ""))
+        return replace(desired, last_good=self._last_good(name, status, route, Reason.NONE, ""))
+
+    def left(
+        self, spec: AppSpec, status: AppStatus, routes: tuple[Route, ...]
+    ) -> tuple[DesiredComponent, ...]:
+        """Return what routes serve of components that left Git. They stay as long as something needs them, or for good
+        if the app does not prune, and are repaired meanwhile."""
+        declared = {component.name for component in spec.ml_components}
+        gone = sorted((r for r in routes if r.component not in declared), key=lambda route: route.component)
+        found = (self._last_good(route.component, status, route, Reason.NONE, "") for route in gone)
+        return tuple(filter(None, found))
 
     def _last_good(
-        self, component: MLComponentSpec, status: AppStatus, route: Route | None, reason: Reason, failure: str
+        self, name: ComponentName, status: AppStatus, route: Route | None, reason: Reason, failure: str
     ) -> DesiredComponent | None:
         """Return what the route serves, to keep it alive while a newer version is not available."""
-        memory = status.component(component.name)
+        memory = status.component(name)
         if not (route and memory and memory.image):
             return None
-        found = self.fallback(component.name, route.revision)
+        found = self.fallback(name, route.revision)
         if not found:
             return None
         older, spec = found

@@ -125,6 +125,9 @@ class DesiredApp:
     app: AppName
     revision: str
     components: tuple[DesiredComponent, ...] = ()  # sorted by name
+    left: tuple[
+        DesiredComponent, ...
+    ] = ()  # those in service that left Git, to be repaired as long as they stay
     boxes: tuple[BoxSpec, ...] = ()  # sorted by name
     pipelines: tuple[DesiredPipeline, ...] = ()  # sorted by name
     services: tuple[Service, ...] = ()  # sorted by path

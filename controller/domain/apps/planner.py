@@ -18,13 +18,17 @@ from controller.domain.apps.observed import ObservedApp
 from controller.domain.apps.pauses import PlannerPolicy, pause_failed
 from controller.domain.apps.plan import (
     Action,
+    AwaitReady,
+    DrainWorkload,
     EnsureNetwork,
     Hold,
     Plan,
     PublishServices,
     RemoveNetwork,
+    RemoveWorkload,
     StartWorkload,
     SwitchRoute,
+    WithdrawRoute,
 )
 from controller.domain.apps.pruning import hold_empty_commit, plan_gone, plan_leftover_accounts
 from controller.domain.apps.spec import ComponentKind
@@ -35,6 +39,8 @@ from controller.domain.routing.planner import plan_services
 from controller.domain.routing.routes import Route
 from controller.domain.runs.planner import plan_pipelines
 from controller.domain.storage.planner import incomplete_copies, plan_boxes
+
+_REMOVALS = (WithdrawRoute, DrainWorkload, RemoveWorkload)
 
 
 def plan_app(
@@ -50,21 +56,22 @@ def plan_app(
     (failed versions, restarts), `now` is in Unix seconds, `gpus` are the host's."""
     by_component = {route.component: route for route in routes}
     steps, holds = _plan_components(desired, observed, by_component, status, policy, now)
-    if everything := hold_empty_commit(desired, observed, by_component):
-        return Plan(desired.app, desired.revision, (), (*holds, everything))
-    for planned, held in (
-        plan_boxes(desired, observed, policy.instance),
-        plan_pipelines(desired, observed, status, may_publish=not incomplete_copies(desired, observed)),
-        (plan_services(desired, observed, routes), []),
-        (plan_leftover_accounts(desired, observed), []),
-    ):
-        steps += planned
-        holds += held
-    steps = [step for step in steps if step]
+    everything = hold_empty_commit(desired, observed, by_component)
+    if everything is None:
+        planned, held = _plan_others(desired, observed, routes, status, policy)
+        steps, holds = [step for step in (*steps, *planned) if step], [*holds, *held]
+        leaving, _ = plan_gone(desired, observed, by_component, _taken(steps))
+    else:
+        leaving = []
+    repairs, held = _repair_left(desired, observed, by_component, leaving, status, policy, now)
+    steps, holds = [*steps, *repairs], [*holds, *held]
     if any(isinstance(action, StartWorkload) for step in steps for action in step) and not observed.network:
         steps.insert(0, (EnsureNetwork(why=Localizable("the app has no network yet")),))
     steps, pauses, paused = pause_failed(steps, status, policy, now)
     steps, waits, requests = hold_without_gpus(steps, observed, gpus, paused)
+    if everything:
+        told = (*holds, everything, *pauses, *waits)
+        return Plan(desired.app, desired.revision, tuple(steps), told, requests, paused)
     removals, kept = plan_gone(desired, observed, by_component, _taken(steps))
     removals, kept_failed, _ = pause_failed(removals, status, policy, now)
     kept += kept_failed  # containers that cannot be removed yet need the network
@@ -100,6 +107,52 @@ def _plan_components(
         Hold(u.name, u.reason, u.why, kind=u.kind, failed=u.transient, transient=u.transient)
         for u in desired.unresolved
     ]
+    return steps, holds
+
+
+def _plan_others(
+    desired: DesiredApp,
+    observed: ObservedApp,
+    routes: tuple[Route, ...],
+    status: AppStatus,
+    policy: PlannerPolicy,
+) -> tuple[list[tuple[Action, ...]], list[Hold]]:
+    """Plan what is declared besides components."""
+    steps: list[tuple[Action, ...]] = []
+    holds: list[Hold] = []
+    for planned, held in (
+        plan_boxes(desired, observed, policy.instance),
+        plan_pipelines(desired, observed, status, may_publish=not incomplete_copies(desired, observed)),
+        (plan_services(desired, observed, routes), []),
+        (plan_leftover_accounts(desired, observed), []),
+    ):
+        steps += planned
+        holds += held
+    return steps, holds
+
+
+def _repair_left(
+    desired: DesiredApp,
+    observed: ObservedApp,
+    routes: dict[ComponentName, Route],
+    leaving: list[tuple[Action, ...]],
+    status: AppStatus,
+    policy: PlannerPolicy,
+    now: float,
+) -> tuple[list[tuple[Action, ...]], list[Hold]]:
+    """Repair components that left Git and stay for now, and change nothing else about them."""
+    steps: list[tuple[Action, ...]] = []
+    holds: list[Hold] = []
+    names = {action.component for group in leaving for action in group if isinstance(action, _REMOVALS)}
+    for component in desired.left:
+        route = routes.get(component.spec.name)
+        if component.spec.name in names or route is None or route.fingerprint not in component.fingerprints:
+            continue
+        actions, held = ComponentRollout(desired, component, observed, route, status, policy, now).plan()
+        # What was started and does not answer yet is awaited: the daemon may have died in between.
+        if held or any(isinstance(action, (StartWorkload, AwaitReady)) for action in actions):
+            steps += [actions] if actions else []
+            holds += held
     return steps, holds
 
 

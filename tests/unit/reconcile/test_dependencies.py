@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,8 @@ from controller.domain.apps.requests import Outcome
 from controller.domain.errors import Transient
 from controller.domain.reasons import Reason
 from controller.reconcile.next_pass import preview
-from tests.unit.reconcile.harness import APP, Harness, api, manifest, ml
+from tests.unit.reconcile.crashing import ENOUGH, die_at
+from tests.unit.reconcile.harness import APP, Harness, api, app, manifest, ml
 
 READY = Outcome.READY
 
@@ -140,6 +142,110 @@ def test_what_left_git_stays_while_a_version_in_service_depends_on_it(harness: H
     harness.engine.images.add("missing:1")
     assert harness.run("manual").name is READY
     assert running(harness) == after
+
+
+def die(harness: Harness, *names: str) -> None:
+    for name in names:
+        for workload in harness.running(name):
+            harness.engine.exit(workload.id)
+    harness.run("container")
+    for _ in range(5):
+        harness.settle(passes=1)
+
+
+def test_a_dependency_that_left_git_and_stays_is_repaired(harness: Harness) -> None:
+    harness.connect()
+    first = harness.push(ml("d"), ml("b", dependsOn=["d"]), ml("a", dependsOn=["b"]), api("x", "a"))
+    harness.run()
+    harness.push(ml("a", image="missing:1"), api("x", "a"))
+    harness.run()
+    die(harness, "a", "b", "d")
+    assert running(harness) == ["a", "b", "d"]
+    assert {w.revision for name in ("a", "b", "d") for w in harness.running(name)} == {first}
+    for name in ("b", "d"):
+        assert harness.route(name).upstreams == tuple(w.endpoint for w in harness.running(name))
+    harness.settle()
+    assert running(harness) == ["a", "b", "d"]
+    harness.engine.images.add("missing:1")
+    assert harness.run("manual").name is READY
+    assert running(harness) == ["a"]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
+def test_the_daemon_dies_anywhere_in_the_repair(tmp_path: Path, after: bool) -> None:
+    for number in range(1, ENOUGH):
+        harness = Harness(tmp_path / str(number))
+        try:
+            harness.connect()
+            harness.push(ml("b"), ml("a", dependsOn=["b"]), api("x", "a"))
+            harness.run()
+            harness.push(ml("a", image="missing:1"), api("x", "a"))
+            harness.run()
+            for workload in harness.running("b"):
+                harness.engine.exit(workload.id)
+            died = die_at(harness, number, after)
+            for _ in range(3):
+                harness.clock.advance(40.0)
+                harness.run("start")
+            assert running(harness) == ["a", "b"], f"after death at call {number}"
+            assert harness.route("b").upstreams == tuple(w.endpoint for w in harness.running("b"))
+        finally:
+            harness.store.close()
+        if not died:
+            return
+    pytest.fail("the pass makes more calls than ENOUGH")
+
+
+def test_what_still_answers_a_path_of_its_successor_is_repaired(harness: Harness) -> None:
+    harness.connect()
+    harness.push(ml("old"), api("x", "old"))
+    harness.run()
+    harness.push(ml("new", image="missing:1"), api("x", "new"))
+    harness.run()
+    die(harness, "old")
+    assert running(harness) == ["old"]
+    harness.engine.images.add("missing:1")
+    harness.run("manual")
+    harness.settle(passes=2)
+    assert running(harness) == ["new"]
+
+
+def test_what_is_not_pruned_is_repaired(harness: Harness) -> None:
+    harness.connect(app(prune=False))
+    harness.push(ml("a"), ml("b"), api("x", "a"))
+    harness.run()
+    harness.push(ml("a"), api("x", "a"))
+    harness.run()
+    die(harness, "b")
+    assert running(harness) == ["a", "b"]
+
+
+def test_what_an_empty_commit_would_remove_is_repaired_until_somebody_confirms(harness: Harness) -> None:
+    harness.connect()
+    harness.push(ml("a"), api("x", "a"))
+    harness.run()
+    harness.push(README="nothing")
+    harness.run()
+    assert harness.condition(ConditionType.PRUNE_PENDING)
+    die(harness, "a")
+    assert running(harness) == ["a"]
+
+
+def test_one_that_left_git_and_keeps_ending_is_not_started_for_ever(harness: Harness) -> None:
+    harness.connect()
+    harness.push(ml("b"), ml("a", dependsOn=["b"]), api("x", "a"))
+    harness.run()
+    harness.push(ml("a", image="missing:1"), api("x", "a"))
+    harness.run()
+    for _ in range(10):
+        for workload in harness.running("b"):
+            harness.engine.exit(workload.id)
+        harness.run("container")
+        harness.clock.advance(40.0)
+        harness.run("retry")
+    plan = preview(harness.deps, APP).plan
+    assert Reason.CRASH_LOOP in {hold.reason for hold in plan.holds if hold.component == "b"}
+    assert len([name for name in started(harness) if name == "b"]) < 10
 
 
 def test_two_that_depend_on_each_other_the_other_way_round(harness: Harness) -> None:
