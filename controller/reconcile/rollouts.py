@@ -4,7 +4,6 @@ of a watch is in the status of its component, so that a restart of the daemon en
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 
 from controller.domain.apps.desired import DesiredComponent
 from controller.domain.apps.releases import release, short_release
@@ -103,12 +102,8 @@ class RolloutWatcher:
             warn=True,
         )
         why = joined((name, fault), ": ")
-        failed = FailedRollout(writer.status.desired, why, rollback.replaced)
-        writer.record_failed_rollout(failed)
         with store.transaction():
-            stored = store.apps.status(writer.status.app)
-            # With the decision, or a daemon that dies before the end of the pass would forget which version has failed.
-            store.apps.save(replace(stored, failed_rollout=failed))
-            if stored.rollback is None:  # a person may just have asked for one
+            writer.record_failed_rollout(FailedRollout(writer.status.desired, why, rollback.replaced))
+            if store.apps.status(writer.status.app).rollback is None:  # a person may just have asked for one
                 store.apps.roll_back(writer.status.app, rollback)
             store.requests.enqueue(writer.status.app, Trigger.ROLLBACK)

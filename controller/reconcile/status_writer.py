@@ -380,7 +380,11 @@ class StatusWriter:
             self._put(replace(component, watch=watch))
 
     def record_failed_rollout(self, failed: FailedRollout) -> None:
+        """Record which version has failed. It is stored at once, in the transaction of the decision to roll back: a
+        daemon that dies before the end of the pass would forget it."""
         self._status = replace(self._status, failed_rollout=failed)
+        if not self._silent:
+            self._store.apps.save(replace(self._store.apps.status(self._app), failed_rollout=failed))
 
     def _put(self, component: ComponentStatus) -> None:
         others = [c for c in self.status.components if c.name != component.name]
