@@ -8,6 +8,7 @@ each member has a name of a list, or belongs to a repository, a bucket or the pl
 
 from __future__ import annotations
 
+import errno
 import grp
 import json
 import os
@@ -146,8 +147,8 @@ def restore(
     storage: Callable[[bytes], Storage] | None = None,
 ) -> Proof:
     """Restore a backup onto this host. Raises Stalled `AlreadyRunning`, `RestoreRefused` if something is there already,
-    and errors as `verify`; then nothing was changed. Whatever else is raised leaves an incomplete restore, which the
-    next one replaces."""
+    and errors as `verify`; then nothing was changed. Whatever else is raised, such as Stalled `RestoreIncomplete` for a
+    disk that is full, leaves an incomplete restore, which the next one replaces."""
     prepare_folders(settings)
     with _alone(settings):
         again = settings.restore_marker.exists()
@@ -157,11 +158,15 @@ def restore(
         _require_fitting(settings, proof)
         _require_room(settings, proof, boxes)
         work = _Restore(settings, proof.head, boxes, storage or (lambda key: build_storage(settings, key)))
-        work.begin(again)
         try:
+            work.begin(again)
             with open_archive() as source, reading(source, identities) as archive:
                 work.take(archive)
             work.finish()
+        except PermissionError:
+            raise
+        except OSError as error:
+            raise _interrupted(error, settings) from error
         finally:
             work.close()
     return replace(proof, moved=tuple(work.moved))
@@ -228,6 +233,23 @@ def _require_room(settings: Settings, proof: Proof, boxes: bool) -> None:
 
 def _refused(problem: str, advice: str) -> Stalled:
     return Stalled(Reason.RESTORE_REFUSED, f"{problem}; {advice}, then try again. Nothing was changed")
+
+
+def _interrupted(error: OSError, settings: Settings) -> Stalled:
+    """Return what an error of the disk means, in the middle of a restore. The state, the platform folder and hosted
+    repositories may lie on different disks, and many small files take more than their bytes."""
+    where = f" ({error.filename})" if error.filename else ""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    problem = "a disk is full" if is_full else str(error.strerror or error)
+    advice = "free some space on it" if is_full else "mend this"
+    folders = (
+        f"{settings.state}, {settings.repositories} and {settings.platform.path or 'the platform folder'}"
+    )
+    told = (
+        f"the restore to {folders} was interrupted: {problem}{where}; {advice}, then restore again. It begins anew, "
+        "and prichal does not start before that. The backup is as it was"
+    )
+    return Stalled(Reason.RESTORE_INCOMPLETE, told)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -714,8 +714,8 @@ def test_a_restore_that_was_cut_is_told_and_done_again(
     content = (Path(old.backup.to) / made.name).read_bytes()
     readings = iter((io.BytesIO(content), CutFile(content)))
     there = FakeStorage()
-    with pytest.raises(OSError, match="Input/output"):
-        restored(new, lambda: next(readings), storage=there)
+    error = refusal(lambda: restored(new, lambda: next(readings), storage=there))
+    assert (error.reason, "Input/output error" in error.message) == (Reason.RESTORE_INCOMPLETE, True)
     error = refusal(lambda: serve(new, threading.Event()))
     assert error.reason == Reason.RESTORE_INCOMPLETE
     assert "prichal backup restore" in error.message
@@ -723,6 +723,45 @@ def test_a_restore_that_was_cut_is_told_and_done_again(
     (new.state / "db" / "state.db").write_bytes(b"half")
     restored(new, opener(old, made), storage=there)
     assert facts(new, there) == before
+
+
+@contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Callable[[str], object]]:
+    """A file system at a folder; yields what changes its options."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o"]
+    if os.geteuid() != 0 or subprocess.run([*mount, options, "none", str(folder)], check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield lambda other: subprocess.run([*mount, f"remount,{other}", "none", str(folder)], check=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("disk", ["of the state", "of the platform folder"])
+def test_a_restore_onto_a_full_disk_is_told_and_done_again(
+    old: Settings, storage: FakeStorage, new: Settings, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    """It has room for the bytes, but not for so many files."""
+    monkeypatch.setattr(restoring, "RESERVE", 0)
+    before = facts(old, storage)
+    made = maker_of(old, storage).create()
+    archive = Path(old.backup.to) / made.name
+    content = archive.read_bytes()
+    place = new.state if disk == "of the state" else Path(new.platform.path)
+    there = FakeStorage()
+    with small_disk(
+        place, "size=64m,nr_inodes=20" if place == new.state else "size=64m,nr_inodes=2"
+    ) as change:
+        error = refusal(lambda: restored(new, opener(old, made), storage=there))
+        assert (type(error), error.reason) == (Stalled, Reason.RESTORE_INCOMPLETE)
+        assert "a disk is full" in error.message
+        assert refusal(lambda: serve(new, threading.Event())).reason == Reason.RESTORE_INCOMPLETE
+        assert archive.read_bytes() == content
+        assert facts(old, storage) == before
+        change("nr_inodes=10000")
+        restored(new, opener(old, made), storage=there)
+        assert facts(new, there) == before
 
 
 def test_a_restore_again_replaces_what_the_one_before_has_put_into_boxes(
