@@ -237,6 +237,8 @@ def _app_ready(parts: list[tuple[str, Conditions]], plan: Plan) -> Condition:
         if hold.kind in _PARTS and not hold.failed
     ]
     if waiting:
+        # What the others wait for comes first: its reason is that of the app, and its line all that a forge shows.
+        waiting.sort(key=lambda part: part[1].reason == Reason.DEPENDENCY_NOT_READY)
         text = _lines(waiting)
         return Condition(ConditionType.READY, False, waiting[0][1].reason, text, revision=revision)
     count = len(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from controller.domain.errors import Transient
 from controller.domain.reasons import Reason
 from controller.reconcile.next_pass import preview
 from tests.unit.reconcile.crashing import ENOUGH, die_at
-from tests.unit.reconcile.harness import APP, Harness, api, app, manifest, ml
+from tests.unit.reconcile.harness import APP, Harness, api, app, manifest, ml, secret
 
 READY = Outcome.READY
 
@@ -319,3 +320,18 @@ def test_swapped_paths_with_a_dependency_are_answered_all_along(harness: Harness
     assert paths() == {"a": ["p", "q"], "b": []}, "the new version of a answers both"
     commit("demo:2", "demo:2")
     assert paths() == {"a": ["q"], "b": ["p"]}
+
+
+def test_an_app_waits_for_the_reason_of_the_dependency_and_goes_on_when_it_arrives(harness: Harness) -> None:
+    harness.connect()
+    needs: Any = {"envFrom": [{"secretRef": {"name": "pw"}}]}
+    harness.push(ml("d", **needs), ml("a", dependsOn=["d"]), api("x", "a"))
+    assert harness.run().name is Outcome.WAITING
+    assert reasons(harness) == {"a": Reason.DEPENDENCY_NOT_READY, "d": Reason.AWAITING_SECRET}
+    ready = harness.condition(ConditionType.READY)
+    assert ready
+    assert ready.reason == Reason.AWAITING_SECRET
+    assert ready.message.splitlines()[-1] == "a: it waits until d serves this commit"
+    harness.connect(secrets=[secret("pw", PASSWORD="hunter22")])
+    assert harness.run("secret").name is READY
+    assert started(harness) == ["d", "a"]
