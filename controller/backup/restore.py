@@ -241,12 +241,12 @@ def _interrupted(error: OSError, settings: Settings) -> Stalled:
     where = f" ({error.filename})" if error.filename else ""
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     problem = "a disk is full" if is_full else str(error.strerror or error)
-    advice = "free some space on it" if is_full else "mend this"
+    advice = "free some space on it" if is_full else "repair this"
     folders = (
         f"{settings.state}, {settings.repositories} and {settings.platform.path or 'the platform folder'}"
     )
     told = (
-        f"the restore to {folders} was interrupted: {problem}{where}; {advice}, then restore again. It begins anew, "
+        f"the restore to {folders} was interrupted: {problem}{where}; {advice}, then restore again. It begins again, "
         "and prichal does not start before that. The backup is as it was"
     )
     return Stalled(Reason.RESTORE_INCOMPLETE, told)
