@@ -90,7 +90,7 @@ class PassJudge:
         desired, plan = end.desired, end.plan
         judged = [
             self._judged(
-                c, end.observed, routes.get(c.spec.name), plan, loader.news.warnings.get(c.spec.name)
+                c, end.observed, routes.get(c.spec.name), plan, loader.model_updates.warnings.get(c.spec.name)
             )
             for c in desired.components
         ]
@@ -105,7 +105,7 @@ class PassJudge:
     def _warnings(self, desired: DesiredApp, loaded: LoadedCommit, loader: CommitLoader) -> tuple[str, ...]:
         models = (
             Localizable("MLComponent {name}: {found}", name=name, found=found.message)
-            for name, found in loader.news.warnings.items()
+            for name, found in loader.model_updates.warnings.items()
         )
         beside = beside_itself(desired, self._deps.gpu_leases.view(desired).pool)
         return (

@@ -14,19 +14,13 @@ from functools import cached_property
 from controller.domain.apps.conditions import ConditionType, find
 from controller.domain.apps.deploy_gate import HeldCommit, hold_commit
 from controller.domain.apps.desired import DesiredApp, DesiredComponent
-from controller.domain.apps.followed_images import (
-    FollowRecord,
-    has_newer,
-    wanted_images,
-    warnings_of,
-    with_images,
-)
+from controller.domain.apps.followed_images import with_images
 from controller.domain.apps.hibernation import sleeps_in
 from controller.domain.apps.history import AppliedRevision
 from controller.domain.apps.pauses import pause_left
 from controller.domain.apps.policies import NO_POLICIES
-from controller.domain.apps.releases import Images, changed_images, commit_of, release, short_release
-from controller.domain.apps.rollback import entry_of, images_of, is_credible, is_of_images, rejected_images
+from controller.domain.apps.releases import Images, commit_of, short_release
+from controller.domain.apps.rollback import entry_of, images_of, is_credible
 from controller.domain.apps.secret_uses import secret_uses
 from controller.domain.apps.spec import (
     AppSpec,
@@ -47,6 +41,7 @@ from controller.ports import Revision
 from controller.reconcile.bugs import as_transient
 from controller.reconcile.commit_manifests import read_manifests
 from controller.reconcile.deps import ReconcilerDeps
+from controller.reconcile.image_choice import ImageChoice
 from controller.reconcile.models import ModelPins, ModelUpdate
 from controller.reconcile.observe import sources_of
 from controller.reconcile.resolve import Resolver, smoke_case
@@ -95,15 +90,13 @@ class CommitLoader:
         self.head = head  # the commit that this pass fetched
         # Whether the app was rolled back, and stays at what that commit was resolved to.
         self.is_earlier = False
-        self.over: Rollback | None = None  # a rollback that counts no longer
+        self.ended_rollback: Rollback | None = None  # one that does not count any more
         self.held: HeldCommit | None = None  # why a newer commit is not loaded
         self.asks_later = False  # whether another pass has to look for a new commit
-        self.news = ModelUpdate()  # about models
+        self.model_updates = ModelUpdate()
         self.secrets = SecretSources(deps, declared.name, ())  # of the commit that was resolved last
         self._models = ModelPins(deps.models, self._bucket_of_model)
-        self._images: Images | None = None  # that are deployed in place of those of Git
-        self._newest: Images = ()  # that would be deployed if nothing held them
-        self._spec: AppSpec | None = None  # for which these were chosen
+        self._images = ImageChoice(deps, status_writer, declared, ungated)
 
     def load(self, fetch: bool = True) -> LoadedCommit:
         """Load the app. Without `fetch`, load the commit in force, if one is known: Git is not called, and
@@ -177,7 +170,7 @@ class CommitLoader:
             by=rollback.by,
         )
         self._status_writer.record_event(Reason.ROLLBACK_REFUSED, told, warn=True)
-        self.over = rollback
+        self.ended_rollback = rollback
         return None
 
     def _is_over(self, rollback: Rollback) -> bool:
@@ -196,20 +189,13 @@ class CommitLoader:
             return False
         if self.head.commit == commit_of(rollback.replaced) and not self._has_newer_image(rollback):
             return False
-        self.over = rollback
+        self.ended_rollback = rollback
         return True
 
     def _has_newer_image(self, rollback: Rollback) -> bool:
         status = self._status_writer.before
         back = images_of(status, self._history, rollback.revision)
-        return is_of_images(rollback) and has_newer(self.followed, back, status.attempted_images)
-
-    def _refuse_images(self, rollback: Rollback, back: Images) -> None:
-        """Record what is rolled back, so that it is not chosen again when the rollback ends."""
-        refused = rejected_images(rollback, back, self._status_writer.before.attempted_images)
-        if refused and not self._ungated:
-            known = {record.image.subject: record.rejected for record in self.followed}
-            self._deps.store.images.reject(self._declared.name, tuple({**known, **dict(refused)}.items()))
+        return self._images.has_newer_than(rollback, back)
 
     def _load_earlier(self, rollback: Rollback) -> LoadedCommit:
         """Load the commit of a rollback with the images and models that it had. If that is impossible, the commit
@@ -220,7 +206,7 @@ class CommitLoader:
         author, subject = (entry.author, entry.subject) if entry else ("", "")
         commit = commit_of(rollback.revision)
         revision = Revision(self._declared.repository, commit, "", author, subject)
-        self._images = status_writer.before.desired_images
+        self._images.fix(status_writer.before.desired_images)
         try:
             with as_transient(
                 self._declared.name, Localizable("reading commit {commit}", commit=revision.commit[:12])
@@ -240,8 +226,9 @@ class CommitLoader:
                 raise told from error
             return self._loaded(replace(revision, commit=known), current=False)
         status_writer.record_rollback(rollback, is_there=True)
-        self._images = images_of(status_writer.before, self._history, rollback.revision)
-        self._refuse_images(rollback, self._images)
+        back = images_of(status_writer.before, self._history, rollback.revision)
+        self._images.fix(back)
+        self._images.reject(rollback, back)
         if entry and status_writer.before.desired != rollback.revision:
             status_writer.begin_revision(revision.commit)
             status_writer.record_resolved(revision.commit, entry.pins, entry.models)
@@ -311,51 +298,21 @@ class CommitLoader:
             boxes_of=self._boxes_of,
         )
 
-    # --- images that are followed ------------------------------------------------------------------------------
-
-    @cached_property
-    def followed(self) -> tuple[FollowRecord, ...]:
-        """What was known of followed images when this pass began."""
-        return self._deps.store.images.of(self._declared.name)
-
     def image_warnings(self) -> Iterator[str]:
-        return warnings_of(self.followed)
+        return self._images.warnings()
 
     def newer_images(self) -> bool:
         """Return whether newer images were found since this pass began, which nothing holds."""
-        if self.is_earlier or self.held is not None or self._spec is None:
-            return False
-        records = self._deps.store.images.of(self._declared.name)
-        return wanted_images(self._spec, records, self._newest) != self._newest
+        return not self.is_earlier and self.held is None and self._images.found_newer()
 
     def _chosen_images(self, loaded: LoadedCommit) -> Images:
-        """Return the images of this pass. Newer ones wait as a new commit does."""
-        if self._images is not None:
-            return self._images
-        status, writer = self._status_writer.before, self._status_writer
-        self._spec = loaded.spec
-        self._newest = wanted_images(loaded.spec, self.followed, status.desired_images)
-        writer.record_newest_images(self._newest, {r.image.subject: r.state.why for r in self.followed})
-        self._images = self._newest
-        if loaded.revision.commit == status.desired_revision and not self._ungated:
-            kept = wanted_images(loaded.spec, self.followed, status.desired_images, hold=True)
-            if kept != self._newest and (held := self._hold_images(status.desired_revision, kept)):
-                self._images = kept
-                if self.held is None:
-                    self.held = held
-                    writer.record_held(held, release(status.desired_revision, self._newest))
-        return self._images
-
-    def _hold_images(self, commit: str, kept: Images) -> HeldCommit | None:
-        """Return why newer images have to wait, as a new commit would."""
-        status, wanted = self._status_writer.before, release(commit, self._newest)
-        now, after = self._deps.clock.now(), self._deps.ticks.after
-        new = ", ".join(
-            f"{image.partition('@')[0]} ({name})" for name, _, image in changed_images(kept, self._newest)
-        )
-        told = Localizable("the newer image {image}", image=new)
-        rules = self._declared.deploy
-        return hold_commit(status.app, wanted, rules, status.approved_revision, now, after, told)
+        """Return the images of this pass, and record why newer ones wait, unless a new commit waits already."""
+        images, held = self._images.choose(loaded.spec, loaded.revision.commit)
+        if held is not None and self.held is None:
+            self.held = held
+            commit = self._status_writer.before.desired_revision
+            self._status_writer.record_held(held, self._images.newest_release(commit))
+        return images
 
     def _resolver(self, revision: Revision, paused: Mapping[str, Stalled | Transient]) -> Resolver:
         deps = self._deps
@@ -383,9 +340,9 @@ class CommitLoader:
         resolved again. Called at the end of a pass, so that a slow storage does not delay repairs.
         """
         models = self._status_writer.status.models
-        self.news = self._models.updates(loaded.spec, dict(models))
-        self._status_writer.drop_models(self.news.followers)
-        return bool(self.news.followers)
+        self.model_updates = self._models.updates(loaded.spec, dict(models))
+        self._status_writer.drop_models(self.model_updates.followers)
+        return bool(self.model_updates.followers)
 
     def _bucket(self, box: str) -> str:
         return bucket_of(self._deps, self._declared.name, box)

@@ -214,8 +214,8 @@ class Reconciliation:
 
     def _settle_rollback(self, loader: CommitLoader) -> None:
         store = self._deps.store
-        if loader.over:
-            store.apps.end_rollback(self._app, loader.over)
+        if loader.ended_rollback:
+            store.apps.end_rollback(self._app, loader.ended_rollback)
         if loader.asks_later:
             store.requests.enqueue(self._app, Trigger.RETRY)
 
