@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 from . import VERSION, jsontext, problems
+from .call_states import PredictCaller
 from .datatypes import NUMBERS, Datatype, Numbers
 from .fault_texts import MAX_FAULTS, json_name, quoted
 from .http1 import TENSORS, HttpRequest, HttpResponse
+from .json_body import decode, parse
 from .outputs import encode, encode_part, respond
-from .predict import PredictCaller, Predictor, decode, parse
+from .predict import Predictor
 from .problems import RequestFault, ServingProblem
 from .shapes import Shapeless, flatten, shape_faults, size_faults
 from .signature import Signature, Variable

@@ -7,9 +7,11 @@ from __future__ import annotations
 import time
 from typing import Any, Optional
 
+from .call_states import PredictCaller
 from .chat import ChatAnswer, ChatReader, content_of, unknown_model
 from .http1 import HttpRequest, HttpResponse
-from .predict import PredictCaller, Predictor, decode
+from .json_body import decode
+from .predict import Predictor
 from .signature import Signature
 from .streams import EventWriter
 

@@ -6,20 +6,23 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Optional, Protocol, Union
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Optional, Union
 
-from . import http1, jsontext, log, number_lists, problems, processes, streams
+from . import http1, log, number_lists, problems, processes, streams
 from .batch_calls import BatchedFunction, CallFailed
 from .batches import BatchLimiter
+from .call_context import CallContext
 from .call_files import CallFiles
+from .call_states import CallStates, PredictCaller
 from .config import ServingSettings
 from .connection import CallerLeft
 from .datatypes import Datatype
 from .files import Files
 from .forms import Form
 from .http1 import ClientDisconnected, HttpRequest, HttpResponse, problem_response
-from .json_pieces import NumberSink, Sinks
+from .json_body import decode
+from .json_pieces import NumberSink
 from .json_tensors import TAKEN, TensorSink
 from .limiter import CallExpired, ClientGone, ConcurrencyLimiter, LimitedCall, LimiterClosed, QueueFull
 from .loading import InferenceFunction
@@ -35,111 +38,7 @@ from .time_limit import time_limit
 from .validate import compile_check
 from .values import ClassFailed
 
-JSON_TYPES = (b"application/json",)
 Write = Callable[[dict[str, Any]], HttpResponse]
-_CHARSETS = (b"", b"utf-8", b"utf8", b"us-ascii")
-
-
-class CallContext:
-    """The function's argument ``context``: facts about the call.
-
-    ``user``: the caller's name if the API passes it on, else None; ``request_id``; ``traceparent`` and
-    ``tracestate`` (W3C) as sent; ``parameters`` and ``model_key`` of the request; ``deadline``:
-    time.monotonic() at which the caller is told that the call timed out.
-    """
-
-    __slots__ = (
-        "_folder",
-        "deadline",
-        "model_key",
-        "parameters",
-        "request_id",
-        "traceparent",
-        "tracestate",
-        "user",
-    )
-
-    def __init__(
-        self,
-        request: HttpRequest,
-        user: Optional[str],
-        body: dict[str, Any],
-        deadline: float,
-        folder: CallFolder,
-    ) -> None:
-        self._folder = folder
-        self.user = user
-        self.request_id = request.id
-        self.traceparent = request.header(b"traceparent")
-        self.tracestate = request.header(b"tracestate")
-        self.parameters = body.get("parameters") or []
-        self.model_key = body.get("model_key", "default")
-        self.deadline = deadline
-
-    def remaining(self) -> float:
-        """Seconds left until the deadline, 0 when it has passed."""
-        return max(0.0, self.deadline - time.monotonic())
-
-    @property
-    def folder(self) -> str:
-        """A folder for this call alone, say for its FILE outputs; it is removed when the call is over."""
-        return self._folder.path()
-
-
-def decode(request: HttpRequest, also: Sequence[bytes] = ()) -> Any:
-    """The body as JSON. ``also``: content types that are taken for JSON beside its own, b"" for none
-    at all. Raises ServingProblem 415, 400 or 422.
-    """
-    content_type = request.headers.get(b"content-type", b"")
-    if content_type not in JSON_TYPES and not _is_json(content_type, also):
-        given = (
-            Text("not {value!r}", value=content_type.decode("latin-1"))
-            if content_type
-            else Text("but no Content-Type is given")
-        )
-        raise ServingProblem(
-            problems.MEDIA_TYPE, Text("Content-Type must be application/json, {given}", given=given)
-        )
-    if jsontext.is_large(request.body):
-        value = parse(request.body, request.sinks)
-        request.body = b""  # the text is not needed beside what was made of it
-        return value
-    return parse(_text(request))
-
-
-def _text(request: HttpRequest) -> str:
-    """The body as text, in whose place it is let go: both and what is made of them would take memory at once."""
-    body, request.body = request.body, b""
-    try:
-        return body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(error) from error
-
-
-def _not_utf8(error: UnicodeDecodeError) -> ServingProblem:
-    return ServingProblem(
-        problems.MALFORMED_JSON, Text("the body is not UTF-8 (byte {start})", start=error.start)
-    )
-
-
-def parse(text: Union[str, http1.Body], sinks: Optional[Sinks] = None) -> Any:
-    """JSON from text or from its UTF-8, with large arrays of numbers in ``sinks``. Raises ServingProblem 400 or 422."""
-    try:
-        return jsontext.read(text) if isinstance(text, str) else jsontext.read_bytes(text, sinks)
-    except UnicodeDecodeError as error:
-        raise _not_utf8(error) from error
-    except jsontext.TooDeep as error:
-        raise problems.invalid([RequestFault("", str(error))]) from error
-    except ValueError as error:
-        detail = str(error) if text.strip() else Text("the body is empty")
-        raise ServingProblem(problems.MALFORMED_JSON, detail) from error
-
-
-def _is_json(content_type: bytes, also: Sequence[bytes]) -> bool:
-    kind, _, parameters = content_type.lower().partition(b";")
-    charset = parameters.partition(b"charset=")[2].strip(b' "')
-    kind = kind.strip()
-    return (kind == b"application/json" or kind.endswith(b"+json") or kind in also) and charset in _CHARSETS
 
 
 def _reply(body: dict[str, Any], outputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -164,58 +63,6 @@ _REPLIES = ReplyEvents()
 
 def _no_events() -> None:
     pass
-
-
-class PredictCaller(Protocol):
-    """The connection of a call, as other threads see it."""
-
-    def answer_overdue(self, response: HttpResponse, call_id: str) -> None: ...
-
-    def gone(self) -> bool: ...
-
-    def tell(self, state: bytes) -> None: ...
-
-    def begin(self) -> None: ...
-
-    def stream(self, request: HttpRequest, content_type: str, piece: bytes) -> None: ...
-
-
-class _CallStates:
-    """Tells the gateway what becomes of a call, if it has asked: that it waits, in which case it is sent again if this
-    container ends, and then that it runs, or else it would be sent again although it has run."""
-
-    def __init__(self, caller: PredictCaller, request: HttpRequest) -> None:
-        self._caller = caller
-        self._asked = http1.TELL in request.headers
-        self._told = request.told  # that it waits
-        self._batched = False
-
-    def follow(self, call: LimitedCall, batched: bool) -> None:
-        self._batched = batched
-        if self._asked:
-            call.waits = self._waits
-        if batched:
-            call.begins = self._begins
-
-    def has_slot(self) -> None:
-        """Alone, it runs now. One that goes in a batch may wait yet."""
-        if not self._batched:
-            self._runs()
-
-    def _begins(self) -> None:
-        """It is in a batch that begins."""
-        self._caller.begin()
-        self._runs()
-
-    def _waits(self) -> None:
-        if not self._told:
-            self._told = True
-            self._caller.tell(b"waiting")
-
-    def _runs(self) -> None:
-        if self._told:
-            self._told = False
-            self._caller.tell(b"running")
 
 
 class InferringCall(NamedTuple):
@@ -399,12 +246,12 @@ class Predictor:
             log.write_line(f"{self._name} did not return within {seconds:g} s", request=request_id)
 
         call = LimitedCall(request_id, started + seconds, overdue, caller.gone)
-        told = _CallStates(caller, inferring.request)
-        told.follow(call, self._batched is not None)
+        states = CallStates(caller, inferring.request)
+        states.follow(call, self._batched is not None)
         self._enter(call, seconds)
         response, failure = HttpResponse(200, b""), None
         try:
-            told.has_slot()
+            states.has_slot()
             self._row.load(*self._gate.counts())
             response = self._run(inferring, call, write)
         except BaseException as error:  # noqa: BLE001 -- also SystemExit: their code must not end our thread
