@@ -16,14 +16,14 @@ _QUIET = 600.0  # seconds between two events about one part: the history has a b
 class RestartLog:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._told: dict[str, float] = {}
+        self._recorded: dict[str, float] = {}
 
     def record(self, part: str, how: str) -> None:
         """Record a restart. May be called in any thread."""
         self._store.count_restart(part)
         now = time.monotonic()
-        if now - self._told.get(part, -_QUIET) < _QUIET:
+        if now - self._recorded.get(part, -_QUIET) < _QUIET:
             return
-        self._told[part] = now
+        self._recorded[part] = now
         message = f"{part} has ended unexpectedly and is restarted: {how}"
         self._store.events.add([Event(PLATFORM, EventType.WARNING, Reason.RESTARTED, message)])

@@ -123,21 +123,21 @@ _NOTHING = hashlib.sha256().hexdigest()  # the digest of an empty developer area
 @dataclass(frozen=True)
 class LastScan:
     """The last measurement of a bucket. `ended` is in Unix seconds, `took` in seconds; `waiting` means that
-    uploads are expected; `trouble` is the reason of the error it ended with.
+    uploads are expected; `error` is the reason of the error it ended with.
     """
 
     ended: float
     took: float = 0.0
     waiting: bool = False
     developer: str = _NOTHING
-    trouble: str = ""
+    error: str = ""
 
 
 def next_look(record: BoxRecord, last: LastScan) -> float:
     """Return when to measure the box next, in Unix seconds."""
     if record.state is BoxState.DELETING:
         return math.inf
-    if last.trouble:
+    if last.error:
         return last.ended + _RETRY
     rest = pause_after(last.took, _SHORTEST)
     if record.changed >= record.measured:
@@ -149,10 +149,10 @@ def next_look(record: BoxRecord, last: LastScan) -> float:
     return last.ended + max(rest, _IDLE)
 
 
-def most_due(records: Iterable[BoxRecord], looks: Mapping[str, LastScan], now: float) -> BoxRecord | None:
-    """Return the box that has waited longest, or None if none is due. `looks` are by bucket."""
-    turns = [(next_look(record, looks[record.bucket]), record) for record in records]
-    at, first = min(turns, key=lambda turn: turn[0], default=(math.inf, None))
+def most_due(records: Iterable[BoxRecord], scans: Mapping[str, LastScan], now: float) -> BoxRecord | None:
+    """Return the box that has waited longest, or None if none is due. `scans` are by bucket."""
+    due = [(next_look(record, scans[record.bucket]), record) for record in records]
+    at, first = min(due, key=lambda each: each[0], default=(math.inf, None))
     return first if at <= now else None
 
 
@@ -169,9 +169,9 @@ class UsageScanner:
         self._storage = storage
         self._clock = clock
         self._abandon_after = abandon_after
-        self._looks: dict[str, LastScan] = {}
-        self._trouble = ""  # the reason of an error that stops all measuring, logged once
-        self._told = False  # whether the web process has the access to the storage
+        self._scans: dict[str, LastScan] = {}
+        self._last_error = ""  # the reason of an error that stops all measuring, logged once
+        self._access_recorded = False  # whether the web process has the access to the storage
 
     def run(self, stop: threading.Event) -> None:
         """Run until `stop`. Failures are retried."""
@@ -195,13 +195,13 @@ class UsageScanner:
         """
         records = self._store.boxes.all()
         now = self._clock.now()
-        self._looks = {record.bucket: self._scan(record, now) for record in records}
-        record = most_due(records, self._looks, now)
+        self._scans = {record.bucket: self._scan(record, now) for record in records}
+        record = most_due(records, self._scans, now)
         if record is None:
             return False
-        if not self._told:  # the configuration may have changed
+        if not self._access_recorded:  # the configuration may have changed
             self._store.boxes.record_access(self._storage.access())
-            self._told = True
+            self._access_recorded = True
         try:
             self._measure(record, stopping)
         except Stalled as error:  # an error of this box only
@@ -219,7 +219,7 @@ class UsageScanner:
         """Return the last measurement. If the clock was set back, its time is limited to now, so that no box
         waits for the clock to catch up.
         """
-        known = self._looks.get(record.bucket)
+        known = self._scans.get(record.bucket)
         if known is None:
             known = LastScan(record.measured, waiting=bool(self._store.boxes.pending(record.bucket)))
         return replace(known, ended=min(known.ended, now))
@@ -233,8 +233,8 @@ class UsageScanner:
         ended = self._clock.now()
         # Read again: an upload may have been allowed since, and recorded no later than the measurement.
         waiting = bool(self._store.boxes.pending(record.bucket))
-        self._looks[record.bucket] = LastScan(ended, ended - began, waiting, found.developer)
-        self._all_is_well()
+        self._scans[record.bucket] = LastScan(ended, ended - began, waiting, found.developer)
+        self._report_recovery()
 
     def _without_abandoned(
         self, objects: Objects, uploads: tuple[PendingUpload, ...], now: float
@@ -253,23 +253,23 @@ class UsageScanner:
     def _save(self, record: BoxRecord, found: Measurement, began: float) -> None:
         with self._store.transaction():
             self._store.boxes.measured(record.bucket, found.used, found.files, began, found.settled)
-            if record.state is BoxState.BOUND and self._is_news(record, found):
+            if record.state is BoxState.BOUND and self._changes_app(record, found):
                 self._store.requests.enqueue(record.app, Trigger.BOX)
 
-    def _is_news(self, record: BoxRecord, found: Measurement) -> bool:
+    def _changes_app(self, record: BoxRecord, found: Measurement) -> bool:
         """Return whether the app needs a pass. After a restart the previous developer area is unknown: an
         extra pass is better than a missing one.
         """
         was_over, is_over = record.used > record.capacity, found.used > record.capacity
-        return was_over != is_over or found.developer != self._looks[record.bucket].developer
+        return was_over != is_over or found.developer != self._scans[record.bucket].developer
 
     def _give_up(self, record: BoxRecord, error: Stalled) -> None:
         """Stop measuring this box for now. If its bucket was measured before and is missing now, request a
         pass, which creates it again.
         """
-        last = self._looks[record.bucket]
-        self._looks[record.bucket] = replace(last, ended=self._clock.now(), trouble=error.reason)
-        if error.reason == last.trouble:
+        last = self._scans[record.bucket]
+        self._scans[record.bucket] = replace(last, ended=self._clock.now(), error=error.reason)
+        if error.reason == last.error:
             return
         missing = error.reason == Reason.BUCKET_MISSING
         if missing and record.state is BoxState.BOUND and record.measured:
@@ -280,11 +280,11 @@ class UsageScanner:
         )
 
     def _report(self, error: ControllerError) -> None:
-        if error.reason != self._trouble:
+        if error.reason != self._last_error:
             log.warning("could not measure boxes: %s", error.message)
-        self._trouble = error.reason
+        self._last_error = error.reason
 
-    def _all_is_well(self) -> None:
-        if self._trouble:
+    def _report_recovery(self) -> None:
+        if self._last_error:
             log.info("boxes are measured again")
-        self._trouble = ""
+        self._last_error = ""

@@ -128,11 +128,11 @@ class WebhookDispatcher:
     def _sendable(self) -> list[Message]:
         """Return the messages that can be sent now."""
         sent = tuple(self._underway.values())
-        lanes, pools = Counter(each.lane for each in sent), Counter(each.pool for each in sent)
+        partitions, pools = Counter(each.partition for each in sent), Counter(each.pool for each in sent)
         apps = Counter((each.pool, each.app) for each in sent)
         underway = WebhookUnderWay(
             frozenset(self._underway),
-            frozenset(each.lane for each in sent if lanes[each.lane] >= _abreast(each)),
+            frozenset(each.partition for each in sent if partitions[each.partition] >= _abreast(each)),
             frozenset(pool for pool, number in pools.items() if number >= AT_ONCE[pool]),
             frozenset(f"{pool} {app}" for (pool, app), number in apps.items() if number >= PER_APP[pool]),
         )
@@ -142,8 +142,8 @@ class WebhookDispatcher:
         for message in self._deps.store.webhooks.due(self._deps.clock.now(), underway):
             pool, share = message.pool, (message.pool, message.app)
             full = pools[pool] >= AT_ONCE[pool] or apps[share] >= PER_APP[pool]
-            if not full and lanes[message.lane] < _abreast(message):
-                lanes[message.lane] += 1
+            if not full and partitions[message.partition] < _abreast(message):
+                partitions[message.partition] += 1
                 pools[pool] += 1
                 apps[share] += 1
                 taken.append(message)
@@ -341,7 +341,7 @@ class WebhookDispatcher:
 
 
 def _abreast(message: Message) -> int:
-    """Return how many of a lane are sent at a time: statuses of a commit must not overtake one another."""
+    """Return how many of a partition are sent at a time: statuses of a commit must not overtake one another."""
     return PER_LANE if message.kind is MessageKind.RUN_ENDED else 1
 
 

@@ -409,7 +409,8 @@ CREATE TABLE runs_gone (
     created REAL NOT NULL
 ) STRICT
 """
-# `lane` is an app and a receiver. `due` is the time of the next attempt; `given_up` is when attempts ended.
+# `lane` is the partition of a message: an app and a receiver.
+# `due` is the time of the next attempt; `given_up` is when attempts ended.
 WEBHOOKS = """
 CREATE TABLE webhooks (
     id TEXT PRIMARY KEY,

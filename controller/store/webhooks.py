@@ -25,7 +25,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 INSERT = f"INSERT {INTO}"
 INSERT_ONCE = f"INSERT OR IGNORE {INTO}"
-# A few of each lane: otherwise messages to one failing receiver would block all others. If a
+# A few of each partition: otherwise messages to one failing receiver would block all others. If a
 # message is due later than the longest pause, the clock was set back, and it is due now.
 DUE = """
 WITH waiting AS (
@@ -34,7 +34,7 @@ WITH waiting AS (
     SELECT id, row_number() OVER (PARTITION BY lane ORDER BY due, id) AS place FROM waiting
     WHERE given_up IS NULL AND (due <= :now OR due > :now + :longest)
     AND id NOT IN (SELECT value FROM json_each(:ids))
-    AND lane NOT IN (SELECT value FROM json_each(:lanes))
+    AND lane NOT IN (SELECT value FROM json_each(:partitions))
     AND pool NOT IN (SELECT value FROM json_each(:pools))
     AND pool || ' ' || app NOT IN (SELECT value FROM json_each(:apps))
 )
@@ -43,9 +43,9 @@ SELECT * FROM webhooks WHERE id IN (SELECT id FROM due WHERE place <= :each) ORD
 MOST_ENDS = 10_000  # of calls, until the daemon takes them
 MOST_OF_APP = 10_000  # messages of an app that wait, beyond which those of calls are dropped
 LARGEST = 65_536  # characters of the end of a call
-EACH = 2  # of a lane
+EACH = 2  # of a partition
 LIMIT = 64
-UNDER_WAY = ("ids", "lanes", "pools", "apps")
+UNDER_WAY = ("ids", "partitions", "pools", "apps")
 # One that is being sent now is not stopped by this, but is not repeated.
 SUPERSEDE = "DELETE FROM webhooks WHERE app = ? AND revision = ? AND run = '' AND given_up IS NULL"
 FAILED = "UPDATE webhooks SET attempts = attempts + 1, error = :error, due = :due WHERE id = :id"
@@ -140,7 +140,7 @@ def read_ended(row: sqlite3.Row) -> EndedCall:
 
 def _row(message: Message) -> tuple[object, ...]:
     whose = (message.id, message.app, message.pipeline, message.revision, message.run, message.secret)
-    return (*whose, message.url, message.lane, message.body, message.attempts, message.due)
+    return (*whose, message.url, message.partition, message.body, message.attempts, message.due)
 
 
 def _message(row: sqlite3.Row) -> Message:

@@ -106,8 +106,8 @@ class Message:
         return self.url if self.notifies else origin_of(self.url)
 
     @property
-    def lane(self) -> str:
-        """The partition key: one receiver's events from one app. A slow receiver delays only its own lane."""
+    def partition(self) -> str:
+        """The partition key: one receiver's events from one app. A slow receiver delays only its own partition."""
         if self.notifies:
             return f"{self.app} {self.kind} {self.pipeline}"
         return f"{self.app} {self.origin}" + (" statuses" if self.kind is MessageKind.COMMIT_STATUS else "")

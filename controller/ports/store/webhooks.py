@@ -12,11 +12,11 @@ from controller.domain.runs.webhooks import Message
 
 @dataclass(frozen=True)
 class WebhookUnderWay:
-    """Messages that are being sent, and what is at its limit: lanes and pools (`Message.lane`, `Message.pool`), and
-    apps in a pool, as `POOL APP`."""
+    """Messages that are being sent, and what is at its limit: partitions and pools (`Message.partition`,
+    `Message.pool`), and apps in a pool, as `POOL APP`."""
 
     ids: frozenset[str] = frozenset()
-    lanes: frozenset[str] = frozenset()
+    partitions: frozenset[str] = frozenset()
     pools: frozenset[str] = frozenset()
     apps: frozenset[str] = frozenset()
 
@@ -31,7 +31,7 @@ class Webhooks(Protocol):
         """Add a commit status, in place of those of the same app and commit that are not delivered."""
 
     def due(self, now: float, underway: WebhookUnderWay) -> tuple[Message, ...]:
-        """Return some webhooks that are due and not being sent, the oldest first, a few of each lane."""
+        """Return some webhooks that are due and not being sent, the oldest first, a few of each partition."""
 
     def of(self, run: str) -> tuple[Message, ...]:
         """Return the undelivered webhooks, given up or not."""

@@ -305,7 +305,7 @@ MEASURED = replace(BOX, measured=T, changed=T - 500)
         pytest.param(
             replace(MEASURED, changed=T - 50_000), LastScan(T, waiting=True), 600.0, id="awaited for long"
         ),
-        pytest.param(MEASURED, LastScan(T, trouble="BucketMissing"), 5.0, id="could not be measured"),
+        pytest.param(MEASURED, LastScan(T, error="BucketMissing"), 5.0, id="could not be measured"),
         pytest.param(replace(MEASURED, state=BoxState.KEPT), LastScan(T), float("inf"), id="kept"),
         pytest.param(
             replace(MEASURED, state=BoxState.KEPT), LastScan(T, waiting=True), 50.0, id="kept, awaited"

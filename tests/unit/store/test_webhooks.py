@@ -120,7 +120,7 @@ def test_no_receiver_stands_before_the_others(store: SqliteStore) -> None:
     assert due(store) == [("a00", URL), ("a01", URL), ("b1", URL)]
     first = store.webhooks.due(10.0, NOBODY)[0]
     assert due(store, underway=WebhookUnderWay(ids=frozenset({first.id})))[0] == ("a01", URL)
-    assert due(store, underway=WebhookUnderWay(lanes=frozenset({first.lane}))) == [("b1", URL)]
+    assert due(store, underway=WebhookUnderWay(partitions=frozenset({first.partition}))) == [("b1", URL)]
     full = frozenset({"webhooks other"})
     assert due(store, underway=WebhookUnderWay(apps=full)) == [("a00", URL), ("a01", URL)]
     assert len(due(store, underway=WebhookUnderWay(apps=frozenset({"notifications other"})))) == 3

@@ -339,5 +339,5 @@ def test_addresses_that_are_not_public(address: str) -> None:
 def test_messages_of_one_app_and_receiver_share_a_lane() -> None:
     (one,) = messages(played(make_run(Webhook("hooks"), "https://Example.org/a")))
     (two,) = messages(played(make_run(Webhook("hooks"), "https://example.org/b")))
-    assert one.lane == two.lane != replace(two, app=AppName("other")).lane
+    assert one.partition == two.partition != replace(two, app=AppName("other")).partition
     assert isinstance(one, Message)
