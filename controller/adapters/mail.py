@@ -37,17 +37,13 @@ _CUT_EVERY: Final = 0.1  # seconds between two attempts to cut a connection that
 
 
 class SmtpSender:
-    """`context` decides which certificates are trusted; by default those of the configuration or of the host."""
-
     def __init__(
         self,
         settings: NotificationSettings,
         login: Login = lambda: None,
-        context: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self._settings = settings
         self._login = login
-        self._context = context or self._trusted
 
     def send(
         self, id: str, to: Sequence[str], title: str, text: str, at: float, timeout: float
@@ -105,7 +101,7 @@ class SmtpSender:
         """Return the recipients that the server refuses, if it takes the mail for others."""
         login = self._login()
         host, port = self._settings.smtp_address
-        context = self._context() if self._settings.smtp_tls != "none" else None
+        context = self._trusted() if self._settings.smtp_tls != "none" else None
         left = seconds_left(deadline)
         if self._settings.smtp_tls == "tls":
             smtp: smtplib.SMTP = smtplib.SMTP_SSL(timeout=left, context=context)
@@ -125,6 +121,7 @@ class SmtpSender:
         return frozenset(refused)
 
     def _trusted(self) -> ssl.SSLContext:
+        """Trust the authorities of the configuration, by default those of the host."""
         return ssl.create_default_context(cafile=self._settings.smtp_ca)
 
 

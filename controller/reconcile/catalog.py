@@ -12,8 +12,8 @@ Credentials = tuple[tuple[Registry, SecretSpec | None], ...]
 
 
 class PlatformCatalog:
-    def __init__(self, spec: PlatformSpec | None = None) -> None:
-        self._spec = spec
+    def __init__(self) -> None:
+        self._spec: PlatformSpec | None = None
 
     @property
     def spec(self) -> PlatformSpec:

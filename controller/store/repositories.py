@@ -56,13 +56,11 @@ class RepositoryTable:
         database: Database,
         rows: RowReader,
         credentials: Credentials,
-        keep_deliveries: int = KEEP_DELIVERIES,
     ) -> None:
         self._database = database
         self._rows = rows
         self._credentials = credentials
         self._records = replace(RECORDS, read=lambda row: _record_with(_record(row), credentials.value))
-        self._keep = keep_deliveries
 
     def all(self) -> tuple[RepositoryRecord, ...]:
         """Return all records, sorted by name."""
@@ -102,7 +100,7 @@ class RepositoryTable:
                 db.execute("INSERT INTO deliveries VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row).rowcount
                 == 1
             )
-            db.execute(PRUNE, {"repository": delivery.repository, "keep": self._keep})
+            db.execute(PRUNE, {"repository": delivery.repository, "keep": KEEP_DELIVERIES})
         return new
 
     def prune(self, before: float) -> None:
@@ -114,7 +112,7 @@ class RepositoryTable:
     def remember_push(self, repository: str, revision: str, by: str, at: float) -> None:
         with self._database.write() as db:
             db.execute(PUSHED, (repository, revision, _name(by), at))
-            db.execute(PRUNE_PUSHES, {"repository": repository, "keep": self._keep})
+            db.execute(PRUNE_PUSHES, {"repository": repository, "keep": KEEP_DELIVERIES})
 
     def save_push(self, push: PushUnderWay) -> None:
         row = (push.digest, push.hosted, _name(push.by), push.via, push.address, push.at)

@@ -41,17 +41,16 @@ _SMI: Final = (
 
 
 class UseMeter:
-    """Used by one thread. `groups` is where the host's control groups are mounted."""
+    """Used by one thread."""
 
-    def __init__(self, connection: EngineConnection, groups: Path = GROUPS) -> None:
+    def __init__(self, connection: EngineConnection) -> None:
         self._connection = connection
-        self._groups = groups
         self._silent: set[str] = set()  # containers in which the program for GPUs hangs
 
     def measure(self, entries: Sequence[Json], ask_gpus: bool = True) -> tuple[WorkloadUse, ...]:
         """Measure the containers that `GET /containers/json` lists. Raises errors of the SDK."""
         client = self._connection.client
-        found = {entry["Id"]: read_group(self._groups, entry["Id"]) for entry in entries}
+        found = {entry["Id"]: read_group(GROUPS, entry["Id"]) for entry in entries}
         asked = [id for id, read in found.items() if read is None]
         with ThreadPoolExecutor(_AT_ONCE, "docker-use") as threads:
             found |= zip(asked, threads.map(lambda id: _ask(client, id), asked), strict=True)

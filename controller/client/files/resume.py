@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TextIO
@@ -19,10 +19,10 @@ KEEP: Final = 7 * 86400.0  # seconds; servers give uploads up earlier
 Entries = dict[str, dict[str, str | float]]
 
 
-def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
+def cache_folder() -> Path:
     """Return `prichal` below $XDG_CACHE_HOME, by default ~/.cache."""
-    home = Path(environment.get("HOME") or Path.home())
-    return Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "prichal"
+    home = Path(os.environ.get("HOME") or Path.home())
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "prichal"
 
 
 class ResumeState:

@@ -34,7 +34,7 @@ class RunsClient:
         self,
         authorization: Authorization,
         retry_policy: RetryPolicy | None = None,
-        long_patience: RetryPolicy | None = None,
+        long_retry_policy: RetryPolicy | None = None,
         ca_file: str = "",
         told: Callable[[Transient], None] = lambda error: None,
     ) -> None:
@@ -42,14 +42,14 @@ class RunsClient:
         self._connections = new_pool(ca_file)
         self._server = ServerClient(self._connections, authorization, RUNS)
         self._retry_policy = retry_policy or RetryPolicy(told=told)
-        self._long_patience = long_patience or RetryPolicy(LONG_BACKOFF, LONG_RETRIES, told)
+        self._long_retry_policy = long_retry_policy or RetryPolicy(LONG_BACKOFF, LONG_RETRIES, told)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._retry_policy.stop()
-        self._long_patience.stop()
+        self._long_retry_policy.stop()
         self._connections.clear()
 
     def start(self, pipeline: PipelineAddress, body: Mapping[str, Any], key: str) -> RunReport:
@@ -102,7 +102,7 @@ class RunsClient:
         """Return the run. If `known` is its ETag or "", wait for a change."""
         query = {} if known is None else {"wait": str(WAIT)}
         headers = {"If-None-Match": known} if known else {}
-        return self._long_patience.retry(
+        return self._long_retry_policy.retry(
             lambda: self._server.ask("GET", run.url, f"cannot see {run}", query, headers)
         )
 
@@ -116,7 +116,7 @@ class RunsClient:
     ) -> StageEnd:
         """Read the log and what is added to it, until it is complete."""
         following = LogFollower(self._server, RemoteStageLog(run, stage, attempt), tell)
-        return self._long_patience.retry(following.go_on, lambda: following.received)
+        return self._long_retry_policy.retry(following.go_on, lambda: following.received)
 
     def _change(
         self, url: str, doing: str, key: str = "", body: Mapping[str, Any] | None = None

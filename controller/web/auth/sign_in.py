@@ -62,8 +62,8 @@ class SignInAttempt:
 class SharedAttempts:
     """The attempts of people in one worker. Threads may share it."""
 
-    def __init__(self, passing: Callable[[], float] = time.monotonic) -> None:
-        self._attempts = LoginAttempts(passing)
+    def __init__(self) -> None:
+        self._attempts = LoginAttempts(time.monotonic)
         self._lock = threading.Lock()
 
     @contextmanager
@@ -94,13 +94,11 @@ class SignIn:
         self,
         people: PeopleStore,
         limits: SessionLimits,
-        clock: Callable[[], float] = time.time,
         check: Check = check_password,
         passwords: bool = True,
     ) -> None:
         self._people = people
         self._limits = limits
-        self._clock = clock
         self._matches = check
         self._passwords = passwords
         self.attempts = SharedAttempts()
@@ -120,7 +118,7 @@ class SignIn:
         """Set the password of whom the one-time link is for, and return their name. Raises RequestRefused."""
 
         def use() -> str | None:
-            now = self._clock()
+            now = time.time()
             if len(code) > LONGEST or not self._passwords or self._people.link_user(code, now) is None:
                 return None
             return self._people.use_link(code, hash_password(password), now)
@@ -128,12 +126,12 @@ class SignIn:
         return self._tried(address, _LINK, use)
 
     def link_user(self, code: str) -> str | None:
-        return self._people.link_user(code, self._clock()) if 0 < len(code) <= LONGEST else None
+        return self._people.link_user(code, time.time()) if 0 < len(code) <= LONGEST else None
 
     def ticket(self, user: str, form: str, next: str) -> str:
         secret = secrets.token_urlsafe(32)
         try:
-            self._people.put_ticket(secret, Ticket(user, form, local_path(next)), self._clock())
+            self._people.put_ticket(secret, Ticket(user, form, local_path(next)), time.time())
         except Stalled as error:
             raise RequestRefused(_busy()) from error
         return secret
@@ -141,7 +139,7 @@ class SignIn:
     def finish(self, ticket: str, cookie: str, address: str, agent: str, former: str) -> BegunSession | None:
         """Begin a session if the browser is the one that the form was given to. `former` is the cookie of an earlier
         session in it, which ends."""
-        found = self._people.take_ticket(ticket, self._clock()) if len(ticket) <= LONGEST else None
+        found = self._people.take_ticket(ticket, time.time()) if len(ticket) <= LONGEST else None
         if found is None or not cookie or not hmac.compare_digest(form_of(cookie), found.form):
             return None
         return self.begin(found.user, found.next, address, agent, former)
@@ -161,7 +159,7 @@ class SignIn:
         has ended meanwhile."""
         if former:
             self._people.end_cookie(former)
-        now = self._clock()
+        now = time.time()
         begun = BegunSession(user, secrets.token_hex(6), secrets.token_urlsafe(32), next)
         record = SessionRecord(begun.id, user, now, now, address, agent[:_MOST_AGENT], issuer)
         has_begun = self._people.begin_session(begun.secret, record, self._limits, id_token, origin)

@@ -84,7 +84,7 @@ class ObjectProxy:
         self._listed = -FRESH
         self._storage = storage
         self._reservations = Reservations(store, storage, abandon_after)
-        self._requests = StorageRequests(connect_timeout, tracer=tracer)
+        self._requests = StorageRequests(connect_timeout, tracer)
         self._accounts = AccountApi(
             store, self._reservations, self._requests, self._in_thread, self._share_of_account, is_embedded
         )

@@ -29,16 +29,12 @@ MAX_BODY = 2**20  # bytes of an answer that is read whole
 
 
 class StorageRequests:
-    """Requests to the storage from one gateway worker; used only on its event loop. `tls`: by default the system's
-    authorities."""
+    """Requests to the storage from one gateway worker; used only on its event loop."""
 
-    def __init__(
-        self, connect_timeout: float, tls: ssl.SSLContext | None = None, tracer: Tracer = OFF
-    ) -> None:
+    def __init__(self, connect_timeout: float, tracer: Tracer = OFF) -> None:
         self._connect_timeout = connect_timeout
         self._tracer = tracer
         self._spans: dict[UpstreamConnection, Span] = {}  # of exchanges in progress, while tracing is on
-        self._tls = tls
         self._pools: dict[bool, ConnectionPool] = {}
         self._endpoint = ""
         self._loop = asyncio.get_running_loop()
@@ -143,7 +139,7 @@ class StorageRequests:
         self._endpoint = link.endpoint
         pool = self._pools.get(link.secure)
         if pool is None:
-            tls = (self._tls or ssl.create_default_context()) if link.secure else None
+            tls = ssl.create_default_context() if link.secure else None
             pool = self._pools[link.secure] = ConnectionPool(self._connect_timeout, tls)
         return pool
 
