@@ -305,7 +305,7 @@ def accepted(
         time.sleep(pause)
 
 
-def patience_with(repository: str) -> float:
+def announce_timeout(repository: str) -> float:
     """Return the seconds to wait for a new repository: `prichal repo create --connect` returns as soon as the
     platform folder is written.
     """
@@ -380,7 +380,7 @@ def main(repository: str, pushed: list[str]) -> None:
             config = read_object(file.read())
         platform = PlatformClient(config["url"], config["name"], config["secret"])
         deadline = time.monotonic() + LIMIT
-        for delivery, ref in announce(platform, pushed, patience_with(repository)):
+        for delivery, ref in announce(platform, pushed, announce_timeout(repository)):
             follow(platform, delivery, ref, deadline)
     except NoAnswer as error:
         print_line(f"{error}.\nYour commit was received and will be picked up by polling.")
