@@ -12,7 +12,7 @@ import pytest
 
 from controller.config import DefaultLimits
 from controller.domain.apps.spec import ComponentKind, PlatformAppSpec
-from controller.manifests import components, platform
+from controller.manifests import components, platform_spec
 from controller.manifests.reader import ManifestDocument, read
 from controller.manifests.schema import Schema, filled, schema, with_defaults
 from controller.ports import SourceFile
@@ -59,9 +59,9 @@ def _build(document: ManifestDocument) -> object:
         case ComponentKind.NOTIFICATION:
             return components.notification(document)
         case ComponentKind.REPOSITORY:
-            return platform.repository(document)
+            return platform_spec.repository(document)
         case _:
-            return platform.app(document, limits)
+            return platform_spec.app(document, limits)
 
 
 def _other(part: Mapping[str, Any]) -> object:
