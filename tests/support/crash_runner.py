@@ -235,7 +235,11 @@ class CrashingStore:
     def __init__(self, store: Any, death: CrashPoint) -> None:
         self.runs, self.boxes = Crashing(store.runs, death), Crashing(store.boxes, death)
         self.requests = Crashing(store.requests, death)
-        self.changed, self.transaction = store.changed, store.transaction
+        self.changed, self.transaction, self.commit_watch = (
+            store.changed,
+            store.transaction,
+            store.commit_watch,
+        )
 
 
 def _described(inner: Any, args: tuple[Any, ...]) -> str:

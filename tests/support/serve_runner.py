@@ -83,7 +83,8 @@ class Crashing:
 class CrashingStore:
     def __init__(self, store: Any, left: list[int]) -> None:
         self.runs = Crashing(store.runs, left)
-        self.boxes, self.changed, self.transaction = store.boxes, store.changed, store.transaction
+        self.boxes, self.transaction = store.boxes, store.transaction
+        self.changed, self.commit_watch = store.changed, store.commit_watch
 
 
 def main(state: Path, instance: str, call: int) -> None:

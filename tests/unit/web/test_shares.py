@@ -169,8 +169,8 @@ async def test_a_refused_body_is_read_at_a_pace(
     store: SqliteStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller sees the answer either way, and sending quickly costs others nothing."""
-    monkeypatch.setattr(refusals, "LINGER", 0.1)
-    for rate, left in ((1, 999), (2**40, 0)):
+    for rate, seconds, left in ((1, 0.1, 999), (2**40, 60.0, 0)):
+        monkeypatch.setattr(refusals, "LINGER", seconds)
         monkeypatch.setattr(refusals, "LINGER_RATE", rate)
         async with harness(store, settings) as web:
             caller = Caller(*[b"x" * 100] * 1000)
