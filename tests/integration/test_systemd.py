@@ -29,7 +29,7 @@ UNITS = (
 COMMAND = "/opt/prichal/.venv/bin/prichal"
 
 
-def run(*command: str | Path, timeout: float = 100.0) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, timeout: float = 240.0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         capture_output=True,
@@ -337,8 +337,10 @@ class TestServices:
 
 
 class TestInstall:
-    """The installer, into a folder: it builds a release with pip, so one test goes through its whole life."""
+    """The installer, into a folder: it builds a release with pip, so one test goes through its whole life. Each of its
+    commands has the time that a busy machine takes."""
 
+    @pytest.mark.timeout(1200)
     def test_install_and_upgrade(self, tmp_path: Path) -> None:
         host = tmp_path / "host"
         checkout = tmp_path / "checkout"
