@@ -13,6 +13,8 @@ from typing import Any, Final
 
 #: Bytes or characters of a value that is worth a new connection. glibc gives so much back to the host when it is freed.
 LARGE: Final = 2**18
+#: A tuple: `str | bytes` in its place would be made again for each value.
+_SIZED: Final = (str, bytes, bytearray, memoryview)
 
 
 class Connection(sqlite3.Connection):
@@ -30,6 +32,6 @@ class Connection(sqlite3.Connection):
     def _look_at(self, parameters: Any) -> Any:
         values = parameters.values() if isinstance(parameters, Mapping) else parameters
         for value in values:
-            if isinstance(value, str | bytes | bytearray | memoryview) and len(value) > LARGE:
+            if isinstance(value, _SIZED) and len(value) > LARGE:
                 self.keeps_large = True
         return parameters
