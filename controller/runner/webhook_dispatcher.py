@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 #: those of chats and mail take longest: slow receivers of theirs hold up no webhook.
 AT_ONCE = {"webhooks": 32, "notifications": 12}
 PER_APP = {"webhooks": 8, "notifications": 3}
-PER_LANE = 2
+PER_PARTITION = 2
 _TOLD_AFTER = 2  # attempts; the first one may meet a forge that is restarting
 #: Messages that do not arrive are events of the app before they are given up, with how long they are tried.
 _TOLD = {
@@ -342,7 +342,7 @@ class WebhookDispatcher:
 
 def _abreast(message: Message) -> int:
     """Return how many of a partition are sent at a time: statuses of a commit must not overtake one another."""
-    return PER_LANE if message.kind is MessageKind.RUN_ENDED else 1
+    return PER_PARTITION if message.kind is MessageKind.RUN_ENDED else 1
 
 
 def _fields(message: Message) -> dict[str, str]:

@@ -62,8 +62,7 @@ class CommitListener:
         if self._timer is not None:
             self._timer.cancel()
         if self._descriptor is not None:
-            self._loop.remove_reader(
-                self._descriptor
-            )  # nothing is read before the pause after the look is over
+            # Nothing is read before the pause after the look is over.
+            self._loop.remove_reader(self._descriptor)
         self._pause = next_pause(self._pause, self._loop.time() - self._listens_since)
         self.start()

@@ -35,7 +35,7 @@ PASSING = (
     Reason.STATE_SET_ASIDE,
     Reason.STATE_UNWRITABLE,
 )  # reasons that may be temporary
-PATIENCE = 60.0  # seconds
+START_TIMEOUT = 60.0  # seconds that such failures may last at the start
 
 
 class RouteWatch:
@@ -72,7 +72,7 @@ class RouteWatch:
     async def start(self) -> None:
         """Return once the table is loaded and reported. Wait for temporary failures, for example while the
         daemon sets a damaged file aside, because a worker that cannot start ends the whole process."""
-        deadline = self._loop.time() + PATIENCE
+        deadline = self._loop.time() + START_TIMEOUT
         while not await self._has_begun(deadline):
             await asyncio.sleep(RETRY)
         self._listener = CommitListener(self._store.commit_watch(), self._check)

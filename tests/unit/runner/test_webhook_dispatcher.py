@@ -35,7 +35,7 @@ from controller.domain.runs.webhooks import (
 from controller.domain.secret import Secret
 from controller.domain.units import rfc3339
 from controller.ports import Webhooks
-from controller.runner.webhook_dispatcher import AT_ONCE, PER_APP, PER_LANE, WebhookDispatcher
+from controller.runner.webhook_dispatcher import AT_ONCE, PER_APP, PER_PARTITION, WebhookDispatcher
 from tests.support.receivers import WHSEC, Received
 from tests.support.specs import make
 from tests.support.waiting import wait_for
@@ -244,11 +244,11 @@ def test_slow_receivers_hold_up_nobody_else(post: Post) -> None:
     with post.delivering():
         for number in range(10):
             post.end(f"a{number}", "https://slow.example.org/x")
-        wait_for(lambda: len(post.sender.sent) == PER_LANE)
+        wait_for(lambda: len(post.sender.sent) == PER_PARTITION)
         for number in range(10):
             post.end(f"b{number}", "https://quick.example.org/x")
         wait_for(lambda: all(post.left(f"b{number}") is None for number in range(10)))
-        assert sum("slow" in url for url, _ in post.sender.sent) == PER_LANE
+        assert sum("slow" in url for url, _ in post.sender.sent) == PER_PARTITION
         for number in range(20):
             post.end(f"c{number:02}", f"https://slow{number}.example.org/x")
         wait_for(
